@@ -1,0 +1,16 @@
+"""The two ways in which bad input is told: short, without a traceback, with what to do."""
+
+
+class UserError(Exception):
+    """A user's mistake: the message says what was expected, what was given and what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+class ExampleError(UserError):
+    """One broken example (image or annotation); the message names the file.
+
+    A run tolerates a share `max_errors` of these: their rows are stored with the message and
+    undefined (NaN) scores.
+    """
