@@ -1,7 +1,7 @@
 """The two ways in which bad input is told: short, without a traceback, with what to do."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A user's mistake: the message says what was expected, what was given and what to do.
 
     The command line prints the message alone and exits with code 2.
@@ -14,3 +14,11 @@ class ExampleError(UserError):
     A run tolerates a share `max_errors` of these: their rows are stored with the message and
     undefined (NaN) scores.
     """
+
+
+def nearest(given: str, known: list[str], *, limit: int = 3) -> str:
+    """Return ` Nearest: a, b.` for the names closest to the one given, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(given, known, n=limit, cutoff=0.4)
+    return f" Nearest: {', '.join(close)}." if close else ""

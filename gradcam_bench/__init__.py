@@ -1,0 +1,24 @@
+"""gradcam_bench: how well does Grad-CAM localize and explain, and is that number true?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradcam_bench.gradcam import GradCAM
+    from gradcam_bench.overlays import overlay
+
+__all__ = ["GradCAM", "overlay"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the package offers on first use: reporting must not import torch."""
+    if name == "GradCAM":
+        from gradcam_bench.gradcam import GradCAM
+
+        return GradCAM
+    if name == "overlay":
+        from gradcam_bench.overlays import overlay
+
+        return overlay
+    raise AttributeError(f"module 'gradcam_bench' has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""The typed schema of the command line, and the binding of config files to the code they name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from gradcam_bench.errors import UserError, nearest
+
+
+@dataclass
+class Faithfulness:
+    """Deletion and insertion."""
+
+    enabled: bool = True
+    steps: int = 28  # ceil(H*W / steps) pixels each
+
+
+@dataclass
+class Shard:
+    """This process computes every `count`-th part, starting with part `index`."""
+
+    index: int = 0
+    count: int = 1
+
+
+@dataclass
+class Config:
+    """The keys of `gradcam-bench`; every one may be given as key=value."""
+
+    model: Any = None
+    dataset: Any = None
+    protocols: Any = None
+    layers: Any = "default"  # default, all, or a list of module paths
+    methods: list[str] = field(default_factory=lambda: ["grad_cam", "random", "center"])
+    geometry: str = "squash"  # or center_crop: how an image becomes the network's input
+    faithfulness: Faithfulness = field(default_factory=Faithfulness)
+    scoring: str = "auto"  # auto, torch, compile, onnxruntime
+    device: str = "auto"
+    precision: str = "float32"  # float32, bfloat16, float16
+    batch_size: int = 16
+    num_workers: int | None = None  # None: 0 on the CPU, one a core up to 8 on a GPU
+    seed: int = 0
+    part_size: int = 64  # images a part file
+    shard: Shard = field(default_factory=Shard)
+    max_errors: float = 0.01
+    overwrite: bool = False
+    gallery: int = 200  # images kept for the gallery, evenly spaced
+    output_dir: str | None = None  # None: results/<dataset>/<model>
+
+
+def register() -> None:
+    """Make the schema known to Hydra as `schema`, first in the defaults of benchmark.yaml."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def config_dir() -> Path:
+    """Return the folder of config files: inside the installed package, or of the checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def bind(node: Any, what: str) -> Callable[[], Any]:
+    """Bind a config node to the signature it names, before anything is computed.
+
+    Args:
+        node: a mapping with `_target_` and keyword arguments.
+        what: the config key, for messages.
+
+    Returns:
+        A call without arguments that builds the object.
+
+    Raises:
+        UserError: no `_target_`, an unknown or a missing argument.
+    """
+    values: dict[str, Any] = (
+        OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+        if isinstance(node, DictConfig)
+        else dict(node or {})
+    )
+    target = values.pop("_target_", None)
+    if not isinstance(target, str):
+        raise UserError(f"{what}= expects the name of a file in conf/{what}, got {node!r}.")
+    module, _, name = target.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{what}._target_: cannot import {target!r}: {error}.") from error
+    parameters = inspect.signature(function).parameters
+    for key in values:
+        if key not in parameters:
+            raise UserError(
+                f"{what} has no key {key!r}.{nearest(key, list(parameters))} "
+                f"Keys: {', '.join(parameters)}."
+            )
+    for key, parameter in parameters.items():
+        unset = key not in values and parameter.default is inspect.Parameter.empty
+        if unset or values.get(key) == "???":
+            raise UserError(f"{what}.{key} is required: give {what}.{key}=VALUE.")
+    return lambda: function(**values)
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved config that decides a number.
+
+    Where the data lie, how fast and where the run goes, and what it tolerates do not.
+    """
+    names = (
+        "model dataset protocols layers methods geometry faithfulness precision seed part_size"
+    ).split()
+    kept = {name: config[name] for name in names}
+    kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
+    return kept

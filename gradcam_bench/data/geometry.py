@@ -1,0 +1,169 @@
+"""One geometry for image, boxes and mask, and the moves of boxes between pixel frames.
+
+Boxes are (B, 4) xyxy in pixels, half-open, as continuous coordinates: pixel i covers [i, i + 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from gradcam_bench.errors import UserError
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def scale_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Return (B, 4) boxes of a frame of size `old` (width, height) in a frame of size `new`."""
+    sx, sy = new[0] / old[0], new[1] / old[1]
+    return np.asarray(boxes, np.float64) * np.array([sx, sy, sx, sy])
+
+
+def upright_boxes(
+    boxes: np.ndarray, width: int, height: int, *, orientation: int = 1
+) -> np.ndarray:
+    """Move boxes with the picture when its EXIF rotation is applied.
+
+    Args:
+        boxes: (B, 4) in the stored, not yet rotated frame.
+        width: of the stored frame.
+        height: of the stored frame.
+        orientation: EXIF tag 274, 1 to 8; 1 leaves the boxes as they are.
+
+    Returns:
+        (B, 4) float64 in the upright frame, (height, width) in size for orientations 5 to 8.
+    """
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    if orientation in (2, 3, 7, 8):  # x runs from the right
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 6, 7):  # y runs from the bottom
+        y0, y1 = height - y1, height - y0
+    if orientation in (5, 6, 7, 8):  # rows become columns
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    return np.stack([x0, y0, x1, y1], axis=1)
+
+
+def fit_boxes(
+    boxes: np.ndarray, size: tuple[int, int], image_size: tuple[int, int], *, orientation: int = 1
+) -> np.ndarray:
+    """Carry annotated boxes to the pixels of the upright image.
+
+    Boxes follow a resized copy of the image per axis. Where EXIF rotated the image, the boxes
+    rotate along, for ILSVRC was annotated in stored pixels, unless `size` is that of the upright
+    image and not that of the stored one, which shows that the annotator saw it upright.
+
+    Args:
+        boxes: (B, 4) in the annotation's frame.
+        size: (width, height) of the annotation's frame.
+        image_size: (width, height) of the upright image.
+        orientation: EXIF tag 274 of the image file.
+
+    Returns:
+        (B, 4) float64 in the pixels of the upright image.
+    """
+    stored_size = image_size[::-1] if orientation >= 5 else image_size
+    if size == image_size and size != stored_size:
+        orientation, stored_size = 1, image_size
+    boxes = scale_boxes(boxes, size, stored_size)
+    return upright_boxes(boxes, *stored_size, orientation=orientation)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes the network's input, and where its pixels go.
+
+    Attributes:
+        size: side of the square input in pixels.
+        mode: "squash" resizes straight to size x size; "center_crop" resizes the shorter side to
+            `resize` and cuts the center, as torchvision's Resize and CenterCrop do.
+        resize: shorter side before the crop, at least `size`; None for "squash".
+        interpolation: PIL's filter, antialiased.
+
+    Raises:
+        UserError: a field is out of its range, or `resize` does not fit the mode.
+    """
+
+    size: int
+    mode: Literal["squash", "center_crop"] = "squash"
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"geometry size must be at least 1 pixel, got {self.size}")
+        if self.mode not in ("squash", "center_crop"):
+            raise UserError(f"geometry mode must be squash or center_crop, got {self.mode!r}")
+        if self.interpolation not in _FILTERS:
+            raise UserError(
+                f"geometry interpolation must be bilinear or bicubic, got {self.interpolation!r}"
+            )
+        if self.mode == "squash" and self.resize is not None:
+            raise UserError(f"geometry mode squash takes no resize; drop resize={self.resize}")
+        if self.mode == "center_crop" and (self.resize is None or self.resize < self.size):
+            raise UserError(
+                f"geometry mode center_crop needs resize >= size = {self.size}, got {self.resize}"
+            )
+
+    def _frame(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return the resized width and height and the left and top of the input within it."""
+        if self.mode == "squash":
+            return self.size, self.size, 0, 0
+        assert self.resize is not None
+        short = min(width, height)
+        # torchvision truncates the longer side and rounds the offset half to even.
+        new_width = int(self.resize * width / short)
+        new_height = int(self.resize * height / short)
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        return new_width, new_height, left, top
+
+    def _resample(self, image: Image.Image) -> Image.Image:
+        width, height, left, top = self._frame(*image.size)
+        resized = image.resize((width, height), _FILTERS[self.interpolation])
+        if self.mode == "squash":
+            return resized
+        return resized.crop((left, top, left + self.size, top + self.size))
+
+    def image(self, image: Image.Image) -> np.ndarray:
+        """Return the (size, size, 3) uint8 input of an RGB image."""
+        return np.array(self._resample(image))
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return the (size, size) bool mask of a (H, W) bool one: resampled, then at least half."""
+        picture = Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255)
+        return np.asarray(self._resample(picture)) >= 128
+
+    def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return (B, 4) float64 boxes of a width x height image in input pixels, never clipped.
+
+        With "center_crop" they may reach outside [0, size]; `visible_boxes` clips them.
+        """
+        new_width, new_height, left, top = self._frame(width, height)
+        scaled = scale_boxes(boxes, (width, height), (new_width, new_height))
+        return scaled - np.array([left, top, left, top], np.float64)
+
+    def visible_boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return the boxes to score against: what of them the network sees, in input pixels.
+
+        "squash" shows all of every box, so this equals `boxes`. With "center_crop" boxes are
+        clipped to [0, size] and those left without area are dropped: the result may be empty.
+        """
+        moved = self.boxes(boxes, width, height)
+        if self.mode == "squash":
+            return moved
+        clipped = moved.clip(0, self.size)
+        return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
+
+    def inverse_boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return (B, 4) float64 boxes in input pixels as pixels of the width x height image."""
+        new_width, new_height, left, top = self._frame(width, height)
+        moved = np.asarray(boxes, np.float64) + np.array([left, top, left, top], np.float64)
+        return scale_boxes(moved, (new_width, new_height), (width, height))
+
+    def region(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return xyxy in pixels of the width x height image: the part that the network sees."""
+        frame = np.array([[0, 0, self.size, self.size]])
+        x0, y0, x1, y1 = self.inverse_boxes(frame, width, height)[0].tolist()
+        return x0, y0, x1, y1

@@ -1,0 +1,92 @@
+"""Image files of every kind as upright RGB."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from gradcam_bench.errors import ExampleError
+
+_ORIENTATION_TAG = 274
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# warnings.catch_warnings changes state of the whole process: one thread at a time.
+_WARNINGS_LOCK = threading.Lock()
+
+
+@contextmanager
+def _pil_quiet() -> Iterator[None]:
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # PIL's parser raises anything on corrupt EXIF; the pixels are still good
+        return 1
+    return value if value in _TRANSPOSE else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16 bits a pixel, which PIL's convert would clip at 255
+        high_byte = (np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)
+        return Image.fromarray(high_byte).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save it with 8 bits a channel")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
+    """Read an image file as upright RGB, and tell how it was stored.
+
+    Grayscale, palette, CMYK and YCbCr are converted as PIL does; of 16-bit grayscale the high byte
+    is kept; transparency is composited over white, as a page shows it; EXIF rotation is applied.
+
+    Returns:
+        The image, mode "RGB", and the EXIF orientation of the file, 1 to 8 (1: stored upright).
+
+    Raises:
+        ExampleError: the file is missing, truncated, or no image that PIL reads as RGB.
+    """
+    try:
+        with _pil_quiet():  # every warning of PIL comes with the header: bombs, EXIF, TIFF, MPO
+            image = Image.open(path)
+            orientation = _orientation(image)
+        with image:
+            image.load()
+            rgb = _to_rgb(image)
+    except FileNotFoundError:
+        raise ExampleError(f"image {os.fspath(path)} does not exist; restore the file") from None
+    except Exception as error:  # PIL's decoders raise anything on broken bytes
+        raise ExampleError(
+            f"image {os.fspath(path)} cannot be read ({error}); restore the file from its source"
+        ) from error
+    if orientation != 1:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    return rgb, orientation
+
+
+def load_rgb(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image file as upright RGB; `load_oriented` tells the conversions and errors."""
+    return load_oriented(path)[0]

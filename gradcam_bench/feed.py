@@ -1,0 +1,124 @@
+"""Examples to batches: decoding and resizing, in worker processes where they pay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gradcam_bench.data.example import Dataset
+from gradcam_bench.data.geometry import Geometry
+from gradcam_bench.errors import ExampleError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example in the network's frame, or why there is none.
+
+    Attributes:
+        index: place in the data set's order.
+        image_id: of the example.
+        error: the message of a broken example; everything below is then empty.
+        image: (size, size, 3) uint8.
+        label: class asked for; -1 where broken.
+        boxes: (B, 4) float64 xyxy in the network's input frame, what it sees of them.
+        mask, other_mask: (size, size) bool, where the data set knows them.
+        view: (height, width) of the part of the original that the network sees, pixels.
+        view_boxes: (B, 4) xyxy in pixels of that part, for the pointing game.
+    """
+
+    index: int
+    image_id: str
+    error: str | None = None
+    image: np.ndarray | None = None
+    label: int = -1
+    boxes: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    other_mask: np.ndarray | None = None
+    view: tuple[int, int] = (0, 0)
+    view_boxes: np.ndarray | None = None
+
+
+@dataclass
+class Batch:
+    """Items in the data set's order; `images` stacks those that are not broken.
+
+    Attributes:
+        items: broken ones included.
+        images: (N, 3, size, size) uint8 of the good items.
+    """
+
+    items: list[Item]
+    images: Tensor
+
+    @property
+    def good(self) -> list[Item]:
+        """The items that are not broken, as `images` orders them."""
+        return [item for item in self.items if item.error is None]
+
+    def pin_memory(self) -> Batch:
+        """Pin the images for an asynchronous copy to the GPU; the DataLoader calls this."""
+        self.images = self.images.pin_memory()
+        return self
+
+
+class _Items(torch.utils.data.Dataset):
+    def __init__(self, dataset: Dataset, geometry: Geometry) -> None:
+        self.dataset, self.geometry = dataset, geometry
+
+    def __getitem__(self, index: int) -> Item:
+        try:
+            example = self.dataset[index]
+        except ExampleError as error:
+            return Item(index, self.dataset.image_ids[index], error=str(error))
+        width, height = example.image.size
+        geometry = self.geometry
+        x0, y0, x1, y1 = geometry.region(width, height)
+        left, top = math.floor(x0 + 0.5), math.floor(y0 + 0.5)
+        view = (math.floor(y1 + 0.5) - top, math.floor(x1 + 0.5) - left)
+        moved = example.boxes - np.array([left, top, left, top])
+        other = example.other_mask
+        return Item(
+            index,
+            example.image_id,
+            image=geometry.image(example.image),
+            label=example.label,
+            boxes=geometry.visible_boxes(example.boxes, width, height),
+            mask=None if example.mask is None else geometry.mask(example.mask),
+            other_mask=None if other is None else geometry.mask(other),
+            view=view,
+            view_boxes=moved.clip(0, [view[1], view[0], view[1], view[0]]),
+        )
+
+
+def _collate(items: list[Item]) -> Batch:
+    images = [item.image for item in items if item.image is not None]
+    if not images:
+        return Batch(items, torch.zeros(0, 3, 1, 1, dtype=torch.uint8))
+    return Batch(items, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+
+
+def batches(
+    dataset: Dataset,
+    geometry: Geometry,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    num_workers: int,
+    pin: bool,
+) -> DataLoader:
+    """Return a loader of `Batch`es over the indices, in their order."""
+    return DataLoader(
+        _Items(dataset, geometry),
+        batch_size=batch_size,
+        sampler=list(indices),
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        persistent_workers=False,
+    )

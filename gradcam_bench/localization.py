@@ -1,0 +1,242 @@
+"""From a heatmap to a box, and how well box and heatmap agree with what is annotated.
+
+Everything here takes one heatmap, (H, W) float, already upsampled, ReLU'd and normalised as the
+protocol says, and boxes (B, 4) float64, xyxy half-open pixels in the heatmap's own frame, clipped
+to it. Degenerate cases have one rule each:
+
+- a heatmap that is nowhere positive, or holds NaN or infinity, is degenerate: it has no box, its
+  box and mask IoU are 0, it misses the pointing game, and its energy is undefined (NaN);
+- a heatmap that is flat and positive is foreground everywhere (min-max normalisation has made it
+  zeros before, hence degenerate);
+- without boxes (or with an empty mask) every score is undefined (NaN); a box without area, left
+  outside by a crop, is no box.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.protocols import Protocol
+
+
+@dataclass(frozen=True)
+class Localization:
+    """The box a protocol draws for one heatmap.
+
+    Attributes:
+        degenerate: the heatmap is nowhere positive or not finite.
+        box: (4,) float64, xyxy in the convention of the protocol; None where degenerate.
+        box_iou: in [0, 1], the best over the ground-truth boxes; NaN where there are none.
+    """
+
+    degenerate: bool
+    box: np.ndarray | None
+    box_iou: float
+
+
+def is_degenerate(heatmap: np.ndarray) -> bool:
+    """Return whether an (H, W) heatmap is nowhere positive, or holds NaN or infinity."""
+    high = float(heatmap.max())
+    return not (0 < high < math.inf and math.isfinite(float(heatmap.min())))
+
+
+def foreground(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the (H, W) bool foreground of a heatmap at the protocol's one threshold.
+
+    Raises:
+        UserError: the protocol sweeps its threshold, or has not chosen it yet.
+    """
+    if protocol.threshold is None:
+        raise UserError(
+            f"protocol {protocol.name!r} has no single threshold (threshold_rule is "
+            f"{protocol.threshold_rule!r}); sweep it, or give one with threshold=T"
+        )
+    if protocol.quantize:
+        heatmap = quantized(heatmap)
+        threshold: float = int(protocol.threshold * int(heatmap.max()))
+    else:
+        threshold = protocol.threshold * float(heatmap.max())
+    return heatmap >= threshold if protocol.comparison == ">=" else heatmap > threshold
+
+
+def quantized(heatmap: np.ndarray) -> np.ndarray:
+    """Return floor(255 * heatmap) as uint8; what bicubic overshoot leaves outside [0, 1] is cut."""
+    return (np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
+
+
+def boxes_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the boxes a protocol draws: (K, 4) float64 xyxy, K = 0 where degenerate.
+
+    K is 1 unless `protocol.component` is "all".
+    """
+    if is_degenerate(heatmap):
+        return np.zeros((0, 4))
+    return component_boxes(foreground(heatmap, protocol), protocol)
+
+
+def box_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray | None:
+    """Return the one box, (4,) float64 xyxy, that a protocol draws; None where degenerate.
+
+    Raises:
+        UserError: the protocol draws a box per component.
+    """
+    if protocol.component == "all":
+        raise UserError(
+            f"protocol {protocol.name!r} draws a box per component (component: all); "
+            "use boxes_from_heatmap, or component: largest"
+        )
+    boxes = boxes_from_heatmap(heatmap, protocol)
+    return boxes[0] if len(boxes) else None
+
+
+def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the boxes of a foreground, (H, W) bool, as the protocol picks them: (K, 4) xyxy."""
+    if protocol.component == "foreground":
+        slices = ndimage.find_objects(mask.astype(np.uint8))
+    else:
+        structure = np.ones((3, 3)) if protocol.connectivity == 8 else None
+        labels, n_components = ndimage.label(mask, structure=structure)
+        slices = ndimage.find_objects(labels)
+        if protocol.component == "largest" and n_components:
+            largest = int(np.bincount(labels.ravel())[1:].argmax())
+            slices = slices[largest : largest + 1]
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], dtype=np.float64)
+    return in_convention(boxes.reshape(-1, 4), mask.shape, protocol)
+
+
+def in_convention(boxes: np.ndarray, size: tuple[int, ...], protocol: Protocol) -> np.ndarray:
+    """Return half-open boxes (K, 4) in the protocol's box convention; size is (H, W)."""
+    if protocol.box == "half_open":
+        return boxes
+    height, width = size
+    return np.minimum(boxes, [width - 1, height - 1, width - 1, height - 1])
+
+
+def iou(boxes_a: np.ndarray, boxes_b: np.ndarray, *, inclusive: bool = False) -> np.ndarray:
+    """Return the pairwise intersection over union, (A, B) float64 in [0, 1].
+
+    Args:
+        boxes_a: (A, 4) xyxy.
+        boxes_b: (B, 4) xyxy.
+        inclusive: both corners belong to the box, so a width is x1 - x0 + 1.
+    """
+    plus = 1.0 if inclusive else 0.0
+    a = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 1, 4)
+    b = np.asarray(boxes_b, dtype=np.float64).reshape(1, -1, 4)
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., 2:], b[..., 2:])
+    intersection = np.maximum(high - low + plus, 0).prod(-1)
+    area_a = np.maximum(a[..., 2:] - a[..., :2] + plus, 0).prod(-1)
+    area_b = np.maximum(b[..., 2:] - b[..., :2] + plus, 0).prod(-1)
+    union = area_a + area_b - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def ground_truth(boxes: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the annotated boxes that have an area, corners as the protocol wants: (B, 4)."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return np.trunc(boxes) if protocol.ground_truth == "truncated" else boxes
+
+
+def localize(heatmap: np.ndarray, boxes: np.ndarray, protocol: Protocol) -> Localization:
+    """Draw the protocol's box for an (H, W) heatmap and compare it with (B, 4) annotated ones."""
+    truth = ground_truth(boxes, protocol)
+    found = boxes_from_heatmap(heatmap, protocol)
+    if not len(found):
+        return Localization(True, None, 0.0 if len(truth) else math.nan)
+    if not len(truth):
+        return Localization(False, found[0], math.nan)
+    overlaps = iou(found, truth, inclusive=protocol.iou == "inclusive").max(axis=1)
+    best = int(overlaps.argmax())
+    return Localization(False, found[best], float(overlaps[best]))
+
+
+def boxes_to_mask(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the union of boxes as a (H, W) bool mask; size is (H, W).
+
+    A pixel belongs to a box that holds its centre, so a box with integer corners covers exactly
+    its half-open range. A box too thin to hold a centre covers the pixels its middle falls in.
+    """
+    mask = np.zeros(size, dtype=bool)
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    for x0, y0, x1, y1 in boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]:
+        mask[_pixels(y0, y1, size[0]), _pixels(x0, x1, size[1])] = True
+    return mask
+
+
+def _pixels(start: float, stop: float, size: int) -> slice:
+    """Return the pixels, within [0, size), whose centres lie in [start, stop); at least one."""
+    first, last = math.ceil(start - 0.5), math.ceil(stop - 0.5)
+    if first == last:
+        first = math.floor((start + stop) / 2)
+        last = first + 1
+    return slice(max(first, 0), min(max(last, 0), size))
+
+
+def pointing_hit(heatmap: np.ndarray, boxes: np.ndarray, *, tolerance: float = 15) -> float:
+    """Play the pointing game: 1.0 for a hit, 0.0 for a miss, NaN without boxes.
+
+    Args:
+        heatmap: (H, W) at the image's original size; its first maximum in row-major order points.
+        boxes: (B, 4) xyxy half-open in the image's original pixels.
+        tolerance: pixels; a hit if some pixel of the boxes' union lies strictly nearer.
+
+    References:
+        Zhang et al., "Top-down Neural Attention by Excitation Backprop", IJCV 2018, section 4.2,
+        with the semantics of TorchRay's PointingGame: the distance is Euclidean, between pixel
+        indices, and strict. Departure: a degenerate map is a miss, wherever its argmax falls.
+    """
+    region = boxes_to_mask(boxes, (heatmap.shape[0], heatmap.shape[1]))
+    if not region.any():
+        return math.nan
+    if is_degenerate(heatmap):
+        return 0.0
+    y, x = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    rows, columns = np.nonzero(region)
+    nearest = int(((rows - y) ** 2 + (columns - x) ** 2).min())
+    return float(nearest < tolerance**2)
+
+
+def energy_in_region(heatmap: np.ndarray, region: np.ndarray) -> float:
+    """Return the share, in [0, 1], of a heatmap's positive part that lies in a region.
+
+    Args:
+        heatmap: (H, W); negative values count as 0.
+        region: (B, 4) boxes, of which the union counts, or an (H, W) bool mask.
+
+    Returns:
+        NaN where the region is empty or the heatmap degenerate.
+
+    References:
+        Wang et al., "Score-CAM", CVPRW 2020, section 4.2 (energy-based pointing game). Departure:
+        the union of all boxes of the class, where the paper takes images with one box.
+    """
+    size = (heatmap.shape[0], heatmap.shape[1])
+    mask = region if region.dtype == bool else boxes_to_mask(region, size)
+    if mask.shape != size:
+        raise UserError(
+            f"energy_in_region: expected a mask of the heatmap's size {size}, got {mask.shape}"
+        )
+    if not mask.any() or is_degenerate(heatmap):
+        return math.nan
+    positive = np.maximum(heatmap, 0).astype(np.float64)
+    return float(positive[mask].sum() / positive.sum())
+
+
+def mask_iou(heatmap: np.ndarray, mask: np.ndarray, protocol: Protocol) -> float:
+    """Return the IoU, in [0, 1], of the protocol's whole foreground with an (H, W) bool mask.
+
+    NaN where the mask is empty, 0 where the heatmap is degenerate.
+    """
+    if not mask.any():
+        return math.nan
+    if is_degenerate(heatmap):
+        return 0.0
+    above = foreground(heatmap, protocol)
+    return float((above & mask).sum() / (above | mask).sum())

@@ -1,0 +1,363 @@
+"""The only loop: images to maps to rows, part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from gradcam_bench.config import bind, identity
+from gradcam_bench.data.example import Dataset, Example
+from gradcam_bench.data.geometry import Geometry
+from gradcam_bench.errors import UserError
+from gradcam_bench.evaluation import Evaluation, Row
+from gradcam_bench.faithfulness import DeletionInsertion, n_points
+from gradcam_bench.feed import batches
+from gradcam_bench.gradcam import GradCAM
+from gradcam_bench.methods import CONTROLS, check_methods
+from gradcam_bench.models import Model
+from gradcam_bench.protocols import Protocol
+from gradcam_bench.scoring import make_scorer
+from gradcam_bench.store import Store, identity_hash
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PACKAGES = ("gradcam-bench", "torch", "torchvision", "timm", "onnxruntime", "numpy", "pandas")
+
+
+class FirstN:
+    """The first N examples of a data set."""
+
+    def __init__(self, dataset: Dataset, limit: int) -> None:
+        self.dataset, self.class_names = dataset, dataset.class_names
+        self.image_ids = list(dataset.image_ids)[:limit]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Example:
+        """Return example `index` of the whole data set."""
+        return self.dataset[index]
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the whole data set."""
+        return self.dataset.fingerprint()
+
+
+def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
+    """Compute the missing parts of a run and store them.
+
+    Args:
+        config: of the schema `config.Config`.
+        output_dir: where parts and run.json go.
+        command: for the record.
+
+    Returns:
+        Whether every part of the run (all shards) now exists.
+
+    Raises:
+        UserError: anything in the config that cannot be run; too many broken examples. Parts
+            that were finished stay.
+    """
+    _check(config)
+    # Everything is bound to its signature before anything is built.
+    build_model = bind(config.model, "model")
+    dataset_node = OmegaConf.to_container(config.dataset, resolve=True)
+    assert isinstance(dataset_node, dict)
+    limit = dataset_node.pop("limit", None)
+    build_dataset = bind(dataset_node, "dataset")
+    build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
+    protocols: list[Protocol] = [build() for build in build_protocols]
+    dataset: Dataset = build_dataset()
+    if limit is not None:
+        if not isinstance(limit, int) or limit < 1:
+            raise UserError(f"dataset.limit expects a number of images from 1, got {limit!r}.")
+        dataset = FirstN(dataset, limit)
+    device = _device(config.device)
+    model: Model = build_model()
+    _check_classes(model, dataset)
+    layers = _layers(config.layers, model)
+    autocast = PRECISIONS[config.precision]
+    network = model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cam = GradCAM(network, layers, autocast=autocast)
+    store = Store(
+        output_dir,
+        _provenance(config, model, dataset, layers, device, command),
+        n_images=len(dataset),
+        part_size=config.part_size,
+        overwrite=config.overwrite,
+    )
+    parts = store.missing_parts(config.shard.index, config.shard.count)
+    if parts:
+        faithfulness = _faithfulness(config, model, network, device, len(layers), parts, store)
+        evaluation = Evaluation(
+            cam,
+            model.preprocessing,
+            methods=list(config.methods),
+            protocols=protocols,
+            faithfulness=faithfulness,
+            seed=config.seed,
+            device=device,
+        )
+        geometry = Geometry(
+            size=model.preprocessing.size,
+            mode=config.geometry,
+            resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
+            interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
+        )
+        if faithfulness is not None:
+            store.run["scorer"] = faithfulness.scorer.name
+        _compute(config, evaluation, dataset, geometry, store, parts)
+    store.write_run()
+    return store.complete()
+
+
+def _compute(
+    config: DictConfig,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    geometry: Geometry,
+    store: Store,
+    parts: Sequence[int],
+) -> None:
+    """Run the loop over the missing parts; a part is stored when its last image is done."""
+    n, kept = len(dataset), min(config.gallery, len(dataset))
+    gallery_indices = {i * n // kept for i in range(kept)} if kept else set()
+    workers = config.num_workers
+    if workers is None:
+        workers = 0 if evaluation.device.type == "cpu" else min(8, os.cpu_count() or 1)
+    indices = [i for part in parts for i in store.images_of(part)]
+    loader = batches(
+        dataset,
+        geometry,
+        indices,
+        batch_size=config.batch_size,
+        num_workers=workers,
+        pin=evaluation.device.type == "cuda",
+    )
+    rows: dict[int, list[Row]] = {}
+    pictures: dict[int, list[Row]] = {}
+    broken: dict[int, int] = {}
+    first_error = ""
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    started = time.perf_counter()
+    with tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1) as bar:
+        for batch in loader:
+            found, gallery = evaluation(batch, gallery_indices)
+            for picture in gallery:
+                part = place[picture["image_id"]] // store.part_size
+                pictures.setdefault(part, []).append(picture)
+            for item, item_rows in zip(batch.items, found, strict=True):
+                part = item.index // store.part_size
+                rows.setdefault(part, []).extend(item_rows)
+                if item.error is not None:
+                    broken[part] = broken.get(part, 0) + 1
+                    first_error = first_error or item.error
+                if item.index == store.images_of(part)[-1]:
+                    now = time.perf_counter()
+                    store.write_part(
+                        part,
+                        rows.pop(part),
+                        pictures.pop(part, []),
+                        errors=broken.get(part, 0),
+                        seconds=now - started,
+                    )
+                    started = now
+            bar.update(len(batch.items))
+            total = sum(broken.values())
+            if total > config.max_errors * n:
+                raise UserError(
+                    f"{total} of {n} examples are broken, more than max_errors="
+                    f"{config.max_errors:g} tolerates. The first: {first_error} "
+                    "Finished parts are kept; mend the files or raise max_errors, then run again."
+                )
+
+
+def _check(config: DictConfig) -> None:
+    check_methods(list(config.methods))
+    if not config.protocols:
+        raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
+    positive = {
+        "batch_size": config.batch_size,
+        "part_size": config.part_size,
+        "shard.count": config.shard.count,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise UserError(f"{key} expects a number from 1, got {value}.")
+    if not 0 <= config.shard.index < config.shard.count:
+        raise UserError(
+            f"shard.index expects 0 to shard.count - 1 = {config.shard.count - 1}, "
+            f"got {config.shard.index}."
+        )
+    if not 0 <= config.max_errors <= 1:
+        raise UserError(f"max_errors expects a share from 0 to 1, got {config.max_errors}.")
+    if config.num_workers is not None and config.num_workers < 0:
+        raise UserError(f"num_workers expects a number from 0, got {config.num_workers}.")
+    if config.gallery < 0:
+        raise UserError(f"gallery expects a number of images from 0, got {config.gallery}.")
+    if config.precision not in PRECISIONS:
+        raise UserError(
+            f"precision expects one of {', '.join(PRECISIONS)}, got {config.precision!r}."
+        )
+    if config.geometry not in ("squash", "center_crop"):
+        raise UserError(f"geometry expects squash or center_crop, got {config.geometry!r}.")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device={name} cannot be used here ({reason}); try device=cpu.") from error
+    return device
+
+
+def _layers(asked: Any, model: Model) -> list[str]:
+    if asked == "default":
+        return [model.default_layer]
+    if asked == "all":
+        return model.candidate_layers()
+    if isinstance(asked, str):
+        return [asked]
+    layers = [str(layer) for layer in asked or []]
+    if not layers or len(set(layers)) != len(layers):
+        raise UserError(
+            f"layers expects default, all, or a list of different module paths, got {layers}."
+        )
+    return layers
+
+
+def _check_classes(model: Model, dataset: Dataset) -> None:
+    size = model.preprocessing.size
+    with torch.inference_mode():
+        classes = model.network(torch.zeros(1, 3, size, size)).shape[-1]
+    if classes != len(dataset.class_names):
+        raise UserError(
+            f"model={model.name} tells {classes} classes apart, but the data set has "
+            f"{len(dataset.class_names)}; choose a model and a data set that belong together."
+        )
+
+
+def _faithfulness(
+    config: DictConfig,
+    model: Model,
+    network: nn.Module,
+    device: torch.device,
+    n_layers: int,
+    parts: Sequence[int],
+    store: Store,
+) -> DeletionInsertion | None:
+    if not config.faithfulness.enabled:
+        return None
+    size = model.preprocessing.size
+    _, points = n_points((size, size), config.faithfulness.steps)
+    controls = sum(method in CONTROLS for method in config.methods)
+    cells = (len(config.methods) - controls) * n_layers + controls
+    n_images = sum(len(store.images_of(part)) for part in parts)
+    scorer = make_scorer(
+        config.scoring,
+        network,
+        size=size,
+        device=device,
+        n_images=n_images * cells * 2 * points,
+        autocast=PRECISIONS[config.precision],
+    )
+    batch_size = max(config.batch_size, 32)
+    return DeletionInsertion(scorer, steps=config.faithfulness.steps, batch_size=batch_size)
+
+
+def _provenance(
+    config: DictConfig,
+    model: Model,
+    dataset: Dataset,
+    layers: Sequence[str],
+    device: torch.device,
+    command: str,
+) -> dict[str, Any]:
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    decides = identity(resolved)  # type: ignore[arg-type]
+    decides["layers"] = list(layers)
+    decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
+    decides["weights_hash"] = _weights_hash(model.network)
+    decides["data_fingerprint"] = dataset.fingerprint()
+    decides["n_images"] = len(dataset)
+    return {
+        "command": command,
+        "config_hash": identity_hash(decides),
+        "model": model.name,
+        "weights": model.weights,
+        "layers": list(layers),
+        "class_names": list(dataset.class_names),
+        "n_images": len(dataset),
+        "data_fingerprint": decides["data_fingerprint"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": _versions(),
+        "commit": _commit(),
+        "identity": decides,
+        "config": resolved,
+    }
+
+
+def _weights_hash(network: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this package runs from, marked where it is modified."""
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip()
+
+
+def command_line() -> str:
+    """Return the command as a user would type it again."""
+    import shlex
+
+    return shlex.join(["gradcam-bench", *sys.argv[1:]])
+
+
