@@ -108,10 +108,10 @@ class GradCAM:
                 f"The forward pass never reaches {', '.join(unreached)} in eval mode; "
                 "choose a layer that the logits depend on."
             )
-        self._logits = logits.float()
+        self._logits = logits
         self.activations = [recorded[layer].detach() for layer in self.layers]
         self._leaves = [recorded[layer] for layer in self.layers]
-        detached = self._logits.detach()
+        detached = logits.detach().float()
         return detached[0] if self._single else detached
 
     def backward(self, class_idx: int | Sequence[int] | Tensor | None = None) -> list[Tensor]:
@@ -135,10 +135,11 @@ class GradCAM:
                 f"The logits cannot be differentiated with respect to {', '.join(self.layers)}; "
                 "does the model's forward use torch.no_grad or detach behind that layer?"
             )
-        index = _classes(class_idx, self._logits)
-        # Images do not mix in eval mode, so the gradient of the sum is each image's own gradient.
-        score = self._logits.gather(1, index[:, None]).sum()
-        grads = torch.autograd.grad(score, self._leaves, retain_graph=True, allow_unused=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            index = _classes(class_idx, self._logits).clone()  # no inference tensor in the graph
+            # Images do not mix in eval mode: the gradient of the sum is each image's own gradient.
+            score = self._logits.float().gather(1, index[:, None]).sum()
+            grads = torch.autograd.grad(score, self._leaves, retain_graph=True, allow_unused=True)
         for layer, gradient in zip(self.layers, grads, strict=True):
             if gradient is None:
                 raise UserError(f"The logits do not depend on {layer}; choose another layer.")

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from gradcam_bench.contours import contour_boxes, largest_contour_box
 from gradcam_bench.errors import UserError
+from gradcam_bench.level_sets import quantized
 from gradcam_bench.protocols import Protocol
 
 
@@ -64,11 +66,6 @@ def foreground(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
     return heatmap >= threshold if protocol.comparison == ">=" else heatmap > threshold
 
 
-def quantized(heatmap: np.ndarray) -> np.ndarray:
-    """Return floor(255 * heatmap) as uint8; what bicubic overshoot leaves outside [0, 1] is cut."""
-    return (np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
-
-
 def boxes_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Return the boxes a protocol draws: (K, 4) float64 xyxy, K = 0 where degenerate.
 
@@ -96,6 +93,11 @@ def box_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray | No
 
 def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Return the boxes of a foreground, (H, W) bool, as the protocol picks them: (K, 4) xyxy."""
+    if protocol.finder == "contours" and protocol.component != "foreground":
+        boxes = (
+            largest_contour_box(mask) if protocol.component == "largest" else contour_boxes(mask)
+        )
+        return in_convention(boxes, mask.shape, protocol)
     if protocol.component == "foreground":
         slices = ndimage.find_objects(mask.astype(np.uint8))
     else:
@@ -125,16 +127,17 @@ def iou(boxes_a: np.ndarray, boxes_b: np.ndarray, *, inclusive: bool = False) ->
         boxes_b: (B, 4) xyxy.
         inclusive: both corners belong to the box, so a width is x1 - x0 + 1.
     """
-    plus = 1.0 if inclusive else 0.0
-    a = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 1, 4)
-    b = np.asarray(boxes_b, dtype=np.float64).reshape(1, -1, 4)
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., 2:], b[..., 2:])
-    intersection = np.maximum(high - low + plus, 0).prod(-1)
-    area_a = np.maximum(a[..., 2:] - a[..., :2] + plus, 0).prod(-1)
-    area_b = np.maximum(b[..., 2:] - b[..., :2] + plus, 0).prod(-1)
+    ax0, ay0, ax1, ay1 = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 4).T[:, :, None]
+    bx0, by0, bx1, by1 = np.asarray(boxes_b, dtype=np.float64).reshape(-1, 4).T[:, None]
+    if inclusive:
+        ax1, ay1, bx1, by1 = ax1 + 1, ay1 + 1, bx1 + 1, by1 + 1
+    width = np.maximum(np.minimum(ax1, bx1) - np.maximum(ax0, bx0), 0)
+    height = np.maximum(np.minimum(ay1, by1) - np.maximum(ay0, by0), 0)
+    intersection = width * height
+    area_a = np.maximum(ax1 - ax0, 0) * np.maximum(ay1 - ay0, 0)
+    area_b = np.maximum(bx1 - bx0, 0) * np.maximum(by1 - by0, 0)
     union = area_a + area_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def ground_truth(boxes: np.ndarray, protocol: Protocol) -> np.ndarray:

@@ -221,7 +221,7 @@ def compare(
     if reference is None:
         reference = _best(table, sign if description.better == "higher" else -sign)
     if reference not in table:
-        raise UserError(f"no candidate is called {reference!r}; there are: {', '.join(table)}")
+        raise UserError(f"no candidate is called {reference!r}; there are: {', '.join(values)}")
     others = [name for name in table if name != reference]
     differences = table[others].to_numpy() - table[[reference]].to_numpy()
     counts = stats.resample_counts(len(table), resamples=resamples, seed=seed)
@@ -280,5 +280,6 @@ def _joined(values: Mapping[str, pd.Series], unmatched: str) -> tuple[pd.DataFra
 
 def _best(table: pd.DataFrame, direction: float) -> str:
     means = direction * table.mean()
-    judged = [name for name in table if not any(c in name.split(", ") for c in CONTROLS)]
-    return str(means[judged or list(table)].idxmax())
+    names = [str(name) for name in table.columns]
+    judged = [name for name in names if not set(CONTROLS) & set(name.split(", "))]
+    return str(means.loc[judged or names].idxmax())

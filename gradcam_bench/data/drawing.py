@@ -19,7 +19,7 @@ CLASS_NAMES = (
     "striped disc",
     "segmented ring",
     "cored star",
-    "dotted heart",
+    "halved heart",
     "framed triangle",
     "chequered square",
     "tipped cross",
@@ -68,14 +68,13 @@ def outline(label: int) -> tuple[np.ndarray, ...]:
         quarter = np.array([[0.0, -1], [1, 0]])
         turns = [np.linalg.matrix_power(quarter, k) for k in range(4)]
         return (np.concatenate([corner @ turn.T for turn in turns]),)
-    half = np.linspace(0.6, 2 * math.pi - 0.6, 48)  # crescent: an arc out and a flatter arc back
-    outer = np.stack([np.cos(half), np.sin(half)], axis=1)
-    tip = outer[0]
-    centre = 0.5
-    radius = float(np.hypot(tip[0] - centre, tip[1]))
-    start = float(np.arctan2(tip[1], tip[0] - centre))
+    # Crescent: an arc around (0, 0) and, between its ends, a flatter one around (0.5, 0).
+    arc = np.linspace(0.6, 2 * math.pi - 0.6, 48)
+    outer = np.stack([np.cos(arc), np.sin(arc)], axis=1)
+    reach = complex(outer[0, 0] - 0.5, outer[0, 1])
+    start = math.atan2(reach.imag, reach.real)
     back = np.linspace(2 * math.pi - start, start, 32)
-    inner = np.stack([centre + radius * np.cos(back), radius * np.sin(back)], axis=1)
+    inner = np.stack([0.5 + abs(reach) * np.cos(back), abs(reach) * np.sin(back)], axis=1)
     return (np.concatenate([outer, inner]),)
 
 
@@ -93,8 +92,8 @@ def texture(label: int, u: np.ndarray, v: np.ndarray, pixel: float) -> np.ndarra
         edge = np.sin(3 * np.arctan2(v, u)) / 4
     elif name == "cored":
         edge = 0.4 - np.hypot(u, v)
-    elif name == "dotted":
-        edge = (np.cos(5 * (u + v)) * np.cos(5 * (u - v)) - 0.3) / 5
+    elif name == "halved":
+        edge = u
     elif name == "framed":
         edge = 0.24 - np.maximum(v, np.sqrt(0.75) * np.abs(u) - 0.5 * v)
     elif name == "chequered":

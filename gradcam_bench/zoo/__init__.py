@@ -20,14 +20,14 @@ _NETWORKS = {"tiny_vgg": TinyVGG, "tiny_resnet": TinyResNet, "tiny_inception": T
 NAMES: tuple[str, ...] = tuple(_NETWORKS)
 
 DEFAULT_LAYERS: dict[str, str] = {
-    "tiny_vgg": "features.16",
+    "tiny_vgg": "features.14",
     "tiny_resnet": "layer4",
     "tiny_inception": "mixed_c",
 }
 """Where Grad-CAM is taken by default: the last map before pooling and head, 12 x 12."""
 
 CANDIDATE_LAYERS: dict[str, list[str]] = {
-    "tiny_vgg": [f"features.{index}" for index in (1, 4, 6, 9, 11, 14, 16)],
+    "tiny_vgg": [f"features.{index}" for index in (1, 4, 7, 9, 12, 14)],
     "tiny_resnet": ["relu", "layer1", "layer2", "layer3", "layer4"],
     "tiny_inception": ["stem.0", "stem.1", "mixed_a", "mixed_b", "mixed_c"],
 }

@@ -25,7 +25,7 @@ class TinyVGG(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
-        for width in (16, "pool", 32, 32, "pool", 48, 48, "pool", 64, 64, "pool"):
+        for width in (12, "pool", 24, "pool", 32, 32, "pool", 64, 64, "pool"):
             if isinstance(width, int):
                 layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
                 inputs = width
@@ -82,12 +82,12 @@ class TinyResNet(nn.Module):
         self.conv1 = _conv(3, 16, stride=2)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = nn.Sequential(BasicBlock(16, 16))
-        self.layer2 = nn.Sequential(BasicBlock(16, 32, stride=2))
-        self.layer3 = nn.Sequential(BasicBlock(32, 64, stride=2))
-        self.layer4 = nn.Sequential(BasicBlock(64, 96))
+        self.layer1 = nn.Sequential(BasicBlock(16, 16, stride=2))
+        self.layer2 = nn.Sequential(BasicBlock(16, 32))
+        self.layer3 = nn.Sequential(BasicBlock(32, 48, stride=2))
+        self.layer4 = nn.Sequential(BasicBlock(48, 64))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(96, classes)
+        self.fc = nn.Linear(64, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, (N, classes)."""
@@ -134,8 +134,7 @@ class TinyInception(nn.Module):
 
     def __init__(self, *, classes: int = 8) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvBNReLU(3, 16, stride=2), ConvBNReLU(16, 24))
-        self.pool1 = nn.MaxPool2d(2)
+        self.stem = nn.Sequential(ConvBNReLU(3, 16, stride=2), ConvBNReLU(16, 24, stride=2))
         self.mixed_a = Mixed(24, width=16)
         self.pool2 = nn.MaxPool2d(2)
         self.mixed_b = Mixed(64, width=24)
@@ -145,6 +144,6 @@ class TinyInception(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, (N, classes)."""
-        x = self.mixed_a(self.pool1(self.stem(x)))
+        x = self.mixed_a(self.stem(x))
         x = self.mixed_c(self.mixed_b(self.pool2(x)))
         return self.fc(torch.flatten(self.avgpool(x), 1))

@@ -1,0 +1,207 @@
+"""MaxBoxAcc: the accuracy of boxes at every threshold of an 8-bit heatmap, and its best.
+
+A protocol with threshold rule "oracle" or "split" compares floor(255 * heatmap) with the integer
+part of t * max, t = 0, interval, 2 * interval, ... < 1. Whatever the interval, that integer takes
+at most 256 values, so an image is described by the IoU of its box at each of these *levels*, and
+stored as 256 bytes: bit k says that the IoU reaches the protocol's k-th level of IoU.
+
+References:
+    Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020
+    (MaxBoxAcc), and TPAMI 2022 (MaxBoxAccV2). Departure: a nowhere-positive or not finite heatmap
+    is a miss at every threshold; the authors' code gives it the box (0, 0, 0, 0), which is a miss
+    too unless the ground truth is a pixel or two in the corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.level_sets import LEVELS, Components, components, holes
+from gradcam_bench.localization import (
+    component_boxes,
+    ground_truth,
+    in_convention,
+    iou,
+    is_degenerate,
+    quantized,
+)
+from gradcam_bench.protocols import Protocol
+
+OUTLINE = np.array([-1, -1, 1, 1], dtype=np.int16)[:, None, None]  # a hole's contour runs around it
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One heatmap under one protocol, at every level.
+
+    Attributes:
+        best_iou: (256,) float64, the best IoU at each level with any ground-truth box (and, of
+            all contours, any contour); NaN without ground truth, 0 where there is no box.
+        max_level: largest value of the 8-bit heatmap; 0 where it is degenerate.
+    """
+
+    best_iou: np.ndarray
+    max_level: int
+
+
+@dataclass(frozen=True)
+class BoxAccuracy:
+    """Accuracy against threshold over a set of images, L levels of IoU, T thresholds.
+
+    Attributes:
+        thresholds: (T,) float64 in [0, 1).
+        curve: (L, T) float64 in [0, 1], the share of images whose box is right.
+        best: (L,) float64, the accuracy at the best threshold.
+        best_threshold: (L,) float64, the first threshold that reaches it.
+        value: MaxBoxAcc or MaxBoxAccV2, the mean of `best`.
+    """
+
+    thresholds: np.ndarray
+    curve: np.ndarray
+    best: np.ndarray
+    best_threshold: np.ndarray
+    value: float
+
+
+def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol]) -> list[Sweep]:
+    """Score one heatmap at every level, for several protocols that share it.
+
+    Args:
+        heatmap: (H, W) float32, upsampled and normalised as the protocols say.
+        boxes: (B, 4) float64, xyxy half-open, in the heatmap's frame.
+        protocols: with equal `relu`, `upsampling` and `normalization`, and quantized.
+    """
+    if len({(p.relu, p.upsampling, p.normalization) for p in protocols}) > 1:
+        names = ", ".join(repr(p.name) for p in protocols)
+        raise UserError(f"sweep: protocols {names} need different heatmaps; sweep them one by one")
+    for protocol in protocols:
+        if not protocol.quantize:
+            raise UserError(
+                f"sweep: protocol {protocol.name!r} does not quantize; use localize instead"
+            )
+    q = np.zeros(heatmap.shape, np.uint8) if is_degenerate(heatmap) else quantized(heatmap)
+    max_level = int(q.max())
+    found = _Shared(heatmap, q)
+    swept = []
+    for protocol in protocols:
+        truth = ground_truth(boxes, protocol)
+        best = np.full(LEVELS, np.nan if not len(truth) else 0.0)
+        if len(truth) and max_level:
+            best = _best_iou(found, truth, protocol)
+        swept.append(Sweep(best, max_level))
+    return swept
+
+
+def hit_bits(best_iou: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return (256,) uint8: bit k of each level says that the IoU reaches `iou_levels[k]`."""
+    reached = best_iou[:, None] >= np.array(protocol.iou_levels)
+    return np.packbits(reached, axis=1, bitorder="little")[:, 0]
+
+
+def hits_at_levels(
+    heatmap: np.ndarray, boxes: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray | None, int]:
+    """Return `hit_bits` of one heatmap, None without ground truth, and its largest 8-bit value."""
+    (swept,) = sweep(heatmap, boxes, [protocol])
+    undefined = bool(np.isnan(swept.best_iou[0]))
+    return None if undefined else hit_bits(swept.best_iou, protocol), swept.max_level
+
+
+def threshold_levels(max_level: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the level that each threshold means for each image: (N, T) int64, of (N,) maxima."""
+    thresholds = protocol.thresholds()
+    return (thresholds[None, :] * np.asarray(max_level)[:, None]).astype(np.int64)
+
+
+def max_box_acc(hits: np.ndarray, max_level: np.ndarray, protocol: Protocol) -> BoxAccuracy:
+    """Return the accuracy of N images at every threshold, and at the best of them.
+
+    Args:
+        hits: (N, 256) uint8 from `hit_bits`, of the images that have ground truth.
+        max_level: (N,) largest 8-bit values.
+        protocol: its thresholds and IoU levels. Where it fixes one threshold, that is the best.
+    """
+    if not len(hits):
+        raise UserError(f"max_box_acc under {protocol.name!r}: expected one image or more, got 0")
+    at_threshold = np.take_along_axis(np.asarray(hits), threshold_levels(max_level, protocol), 1)
+    curve = np.stack(
+        [(at_threshold >> bit & 1).mean(axis=0) for bit in range(len(protocol.iou_levels))]
+    )
+    thresholds = protocol.thresholds()
+    best = curve.max(axis=1)
+    return BoxAccuracy(
+        thresholds, curve, best, thresholds[curve.argmax(axis=1)], float(best.mean())
+    )
+
+
+class _Shared:
+    """The level sets of one heatmap, each kind computed when first asked for."""
+
+    def __init__(self, heatmap: np.ndarray, q: np.ndarray) -> None:
+        self.heatmap, self.q = heatmap, q
+        self._components: dict[tuple[int, str], Components] = {}
+
+    def components(self, protocol: Protocol) -> Components:
+        size = "area" if protocol.finder == "contours" else "pixels"
+        key = (protocol.connectivity, size)
+        if key not in self._components:
+            self._components[key] = components(
+                self.heatmap, connectivity=protocol.connectivity, size=size
+            )
+        return self._components[key]
+
+    @cached_property
+    def holes(self) -> Components:
+        return holes(self.heatmap)
+
+
+def _best_iou(shared: _Shared, truth: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the best IoU at each level, (256,), of the boxes that the protocol draws there."""
+    found = shared.components(protocol)
+    inner = shared.holes if protocol.finder == "contours" else None
+    drawn = [(found.boxes, found.alive)]
+    if protocol.component == "foreground":
+        low, high = found.boxes[:2].min(axis=1), found.boxes[2:].max(axis=1)
+        drawn = [(np.concatenate([low, high])[:, None], found.alive.any(axis=0)[None])]
+    elif protocol.component == "largest":
+        drawn = [(_largest(found, inner, shared.q, protocol), found.alive.any(axis=0)[None])]
+    elif inner is not None:
+        drawn.append((inner.boxes + OUTLINE, inner.alive))
+    best = np.zeros(LEVELS + 1)  # of {q >= level}
+    for boxes, exists in drawn:
+        overlap = np.zeros(exists.shape)
+        shaped = in_convention(boxes[:, exists].T.astype(np.float64), shared.q.shape, protocol)
+        overlap[exists] = iou(shaped, truth, inclusive=protocol.iou == "inclusive").max(axis=1)
+        best[:-1] = np.maximum(best[:-1], overlap.max(axis=0))
+    if protocol.comparison == ">":
+        return best[1:]
+    whole = component_boxes(np.ones(shared.q.shape, dtype=bool), protocol)
+    best[0] = iou(whole, truth, inclusive=protocol.iou == "inclusive").max()
+    return best[:-1]
+
+
+def _largest(
+    found: Components, inner: Components | None, q: np.ndarray, protocol: Protocol
+) -> np.ndarray:
+    """Return the box of the largest component at each level, (4, 1, 256).
+
+    The area of a contour includes holes, which `found.size` leaves out. What they add is at most
+    what boxes allow; where that leaves a choice, and on ties, the level is labelled after all.
+    """
+    size = np.where(found.alive, found.size, -1)
+    boxes = found.boxes[:, size.argmax(axis=0), np.arange(LEVELS)]
+    limit = size
+    if inner is not None and len(inner.alive):
+        x0, y0, x1, y1 = inner.boxes.astype(np.int64)
+        added = (2 * (x1 - x0 + 1) * (y1 - y0 + 1) * inner.alive).sum(axis=0)
+        x0, y0, x1, y1 = found.boxes.astype(np.int64)
+        limit = np.minimum(size + added, 2 * (x1 - x0 - 1) * (y1 - y0 - 1))
+    rivals = (found.alive & (limit >= size.max(axis=0))).sum(axis=0)
+    for level in np.flatnonzero(rivals > 1):
+        boxes[:, level] = component_boxes(q >= level, replace(protocol, box="half_open"))[0]
+    return boxes[:, None]

@@ -1,0 +1,85 @@
+"""A stored run, read once: what every table, figure and report starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradcam_bench import store, tables
+from gradcam_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: the model's name; several runs of one model carry their folder's name as well.
+        directory: where it is stored.
+        rows: one per image, method and layer.
+        run: the content of run.json.
+        summary: `tables.summarize` of the rows.
+        pictures: what is kept for the gallery; empty where nothing is.
+    """
+
+    name: str
+    directory: Path
+    rows: pd.DataFrame
+    run: dict[str, Any]
+    summary: pd.DataFrame
+    pictures: pd.DataFrame
+
+
+def load_run(directory: str | Path, *, name: str | None = None) -> Run:
+    """Read a run and summarize its rows anew.
+
+    Raises:
+        UserError: if the folder holds no run.
+    """
+    directory = Path(directory)
+    rows, run = store.read_rows(directory), store.read_run(directory)
+    config = run.get("config") or {}
+    summary = tables.summarize(
+        rows, seed=int(config.get("seed") or 0), protocols=config.get("protocols")
+    )
+    try:
+        pictures = store.read_gallery(directory)
+    except UserError:
+        pictures = pd.DataFrame()
+    model = run.get("model") or directory.name
+    return Run(name or str(model), directory, rows, run, summary, pictures)
+
+
+def load_runs(directories: Sequence[str | Path]) -> list[Run]:
+    """Read several runs; those whose names coincide are told apart by their folders.
+
+    Raises:
+        UserError: if no folder is given, one is given twice, or one holds no run.
+    """
+    paths = [Path(directory) for directory in directories]
+    if not paths:
+        raise UserError("expected at least one folder of a run, got none")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("a folder was given twice: give each run once")
+    found = [load_run(path) for path in paths]
+    names = [run.name for run in found]
+    for number, run in enumerate(found):
+        if names.count(run.name) > 1:
+            parts = run.directory.resolve().parts
+            short = "/".join(parts[-2:]) if len({p.name for p in paths}) < len(paths) else parts[-1]
+            found[number] = replace(run, name=f"{run.name} ({short})")
+    return found
+
+
+def joined_summary(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the summaries of several runs below one another, with a column `run` in front."""
+    frames = []
+    for run in runs:
+        frame = run.summary.copy()
+        frame.insert(0, "run", run.name)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
