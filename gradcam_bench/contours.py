@@ -1,12 +1,10 @@
-"""The boxes of cv2's contours of one binary image, without cv2.
+"""The components of one binary image, and the boxes of cv2's contours without cv2.
 
 `cv2.findContours(RETR_TREE, CHAIN_APPROX_SIMPLE)` returns the outer border of each 8-connected
 component and the border of each hole, a 4-connected part of the background that does not reach
 the image's edge. A hole's border runs over the pixels around it, so its box is one pixel larger
 on each side. `cv2.contourArea` is the area of the polygon through the centres of border pixels:
-a line of one pixel's width has area 0.
-
-A test compares all of this with cv2.
+a line of one pixel's width has area 0. A test compares all of this with cv2.
 """
 
 from __future__ import annotations
@@ -14,40 +12,56 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-EIGHT = np.ones((3, 3), dtype=bool)
+from gradcam_bench.protocols import Protocol
 
 
-def contour_boxes(mask: np.ndarray) -> np.ndarray:
-    """Return the half-open xyxy boxes of all contours of an (H, W) bool mask, (K, 4) float64."""
-    components, _ = ndimage.label(mask, structure=EIGHT)
-    outside = np.pad(~mask, 1, constant_values=True)
-    background, _ = ndimage.label(outside)
-    holes = ndimage.find_objects(background)[1:]  # the first lies around the image
-    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(components)]
-    boxes += [(x.start - 2, y.start - 2, x.stop, y.stop) for y, x in holes]
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return half-open xyxy boxes of a foreground, (H, W) bool, as the protocol picks them.
 
-
-def largest_contour_box(mask: np.ndarray) -> np.ndarray:
-    """Return the box, (K, 4) with K <= 1, of the contour of largest cv2.contourArea.
-
-    Of contours of equal area the first that cv2 returns counts. An outer border comes before what
-    it encloses, and of components that lie apart the one whose first pixel in row-major order is
-    the last.
+    Returns:
+        (K, 4) float64; K is 1 unless `protocol.component` is "all", and 0 for an empty mask.
     """
-    labels, _ = ndimage.label(mask, structure=EIGHT)
-    best: tuple[int, int] | None = None
-    box: list[tuple[int, int, int, int]] = []
-    for number, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
-        bound = 2 * (y.stop - y.start - 1) * (x.stop - x.start - 1)
-        if best is not None and bound < best[0]:
-            continue
-        component = labels[y, x] == number
-        # Labels are numbered by first pixel in row-major order.
-        rank = (twice_polygon_area(ndimage.binary_fill_holes(component)), number)
-        if best is None or rank > best:
-            best, box = rank, [(x.start, y.start, x.stop, y.stop)]
-    return np.array(box, dtype=np.float64).reshape(-1, 4)
+    if protocol.component == "foreground":
+        return _boxes(ndimage.find_objects(mask.astype(np.uint8)))
+    labels, _ = ndimage.label(mask, structure=_structure(protocol))
+    boxes = _boxes(ndimage.find_objects(labels))
+    if protocol.component == "largest" and len(boxes) > 1:
+        if protocol.finder == "labels":
+            largest = int(np.bincount(labels.ravel())[1:].argmax())
+        else:
+            largest = largest_component(mask, boxes.astype(np.int64), protocol)
+        return boxes[largest : largest + 1]
+    if protocol.component == "all" and protocol.finder == "contours":
+        background, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+        holes = _boxes(ndimage.find_objects(background)[1:])  # the first lies around the image
+        boxes = np.concatenate([boxes, holes - np.array([2, 2, 0, 0])])  # 1 is the padding
+    return boxes
+
+
+def largest_component(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol) -> int:
+    """Return which of the components with these boxes, (K, 4) integers, is the largest.
+
+    Contours are compared by cv2.contourArea. Of equal ones the first that cv2 returns counts: an
+    outer border comes before what it encloses, and of components that lie apart the one whose
+    first pixel in row-major order is the last. Labels are compared by their pixels, and the one
+    with the first pixel counts.
+    """
+    contours = protocol.finder == "contours"
+    ranks = []
+    for x0, y0, x1, y1 in boxes.tolist():
+        labels, _ = ndimage.label(mask[y0:y1, x0:x1], structure=_structure(protocol))
+        # Only one component can reach all four sides: two would have to cross.
+        sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+        reaching = set(sides[0].tolist()) - {0}
+        for side in sides[1:]:
+            reaching &= set(side.tolist())
+        component = labels == reaching.pop()
+        first = y0 * mask.shape[1] + x0 + int(component[0].argmax())
+        if contours:
+            ranks.append((twice_polygon_area(ndimage.binary_fill_holes(component)), first))
+        else:
+            ranks.append((int(component.sum()), -first))
+    return ranks.index(max(ranks))
 
 
 def twice_polygon_area(mask: np.ndarray) -> int:
@@ -58,3 +72,12 @@ def twice_polygon_area(mask: np.ndarray) -> int:
     count = mask[:-1].astype(np.uint8) + mask[1:]
     count = count[:, :-1] + count[:, 1:]
     return 2 * int((count == 4).sum()) + int((count == 3).sum())
+
+
+def _boxes(slices: list[tuple[slice, slice]]) -> np.ndarray:
+    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in slices]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _structure(protocol: Protocol) -> np.ndarray:
+    return ndimage.generate_binary_structure(2, 2 if protocol.connectivity == 8 else 1)

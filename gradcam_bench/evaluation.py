@@ -18,6 +18,7 @@ from gradcam_bench.faithfulness import DeletionInsertion, area_under_curve
 from gradcam_bench.feed import Batch, Item
 from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.heatmap import heatmaps, upsample
+from gradcam_bench.max_box_acc import hit_bits, sweep
 from gradcam_bench.methods import CONTROL_LAYER, CONTROLS, METHODS, center_map, random_map
 from gradcam_bench.models import Preprocessing
 from gradcam_bench.protocols import Protocol
@@ -55,6 +56,12 @@ class Evaluation:
         self.protocols, self.seed, self.device = protocols, seed, device
         self.methods = [name for name in methods if name in METHODS]
         self.controls = [name for name in methods if name in CONTROLS]
+        # Protocols that need the same heatmap share it, and those that sweep share its level sets.
+        groups: dict[tuple[str, str, str], list[Protocol]] = {}
+        for protocol in protocols:
+            key = (protocol.relu, protocol.upsampling, protocol.normalization)
+            groups.setdefault(key, []).append(protocol)
+        self.groups = list(groups.values())
         self.cells: list[Cell] = [
             *((method, layer) for method in self.methods for layer in cam.layers),
             *((control, CONTROL_LAYER) for control in self.controls),
@@ -144,12 +151,16 @@ class Evaluation:
         size = (self.preprocessing.size, self.preprocessing.size)
         for c, cell in enumerate(self.cells):
             raw = maps[cell]
-            for p, protocol in enumerate(self.protocols):
-                found = heatmaps(raw, size, protocol).cpu().numpy()
-                suffix = f"@{protocol.name}" if p else ""
+            for protocols in self.groups:
+                found = heatmaps(raw, size, protocols[0]).cpu().numpy()
                 for heatmap, item in zip(found, items, strict=True):
                     row = rows[item.index][c]
-                    row.update(_localization_scores(heatmap, item, protocol, row, suffix))
+                    swept = [protocol for protocol in protocols if protocol.swept]
+                    row.update(_swept_scores(heatmap, item, swept))
+                    for protocol in protocols:
+                        if not protocol.swept:
+                            suffix = "" if protocol is self.protocols[0] else f"@{protocol.name}"
+                            row.update(_box_scores(heatmap, item, protocol, row, suffix))
             positive = upsample(raw.relu(), size).cpu().numpy()
             low = raw.relu().cpu()
             for i, (heatmap, item) in enumerate(zip(positive, items, strict=True)):
@@ -208,14 +219,22 @@ class Evaluation:
         return gallery
 
 
-def _localization_scores(
-    heatmap: np.ndarray, item: Item, protocol: Protocol, row: Row, suffix: str
-) -> Row:
-    """Return the columns of one heatmap (H, W) under one protocol."""
+def _swept_scores(heatmap: np.ndarray, item: Item, protocols: Sequence[Protocol]) -> Row:
+    """Return what one heatmap (H, W) hits at each of its 256 levels, per protocol."""
     assert item.boxes is not None
-    if protocol.swept:
-        hits, level = hits_at_levels(heatmap, item.boxes, protocol)
-        return {f"iou_hits@{protocol.name}": hits.tobytes(), f"max_level@{protocol.name}": level}
+    scores: Row = {}
+    if protocols:
+        for protocol, swept in zip(protocols, sweep(heatmap, item.boxes, protocols), strict=True):
+            undefined = math.isnan(swept.best_iou[0])
+            hits = None if undefined else hit_bits(swept.best_iou, protocol).tobytes()
+            scores[f"iou_hits@{protocol.name}"] = hits
+            scores[f"max_level@{protocol.name}"] = swept.max_level
+    return scores
+
+
+def _box_scores(heatmap: np.ndarray, item: Item, protocol: Protocol, row: Row, suffix: str) -> Row:
+    """Return the columns of one heatmap (H, W) under a protocol with one threshold."""
+    assert item.boxes is not None
     found = localization.localize(heatmap, item.boxes, protocol)
     hit = math.nan
     if not math.isnan(found.box_iou):

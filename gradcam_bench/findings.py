@@ -73,27 +73,37 @@ def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def value_text(metric: Metric, value: float, *, signed: bool = False) -> str:
-    """Return "33.0 %" or "0.653"; a signed difference in percent is in points."""
-    sign = "+" if signed else ""
+def value_text(metric: Metric, value: float, *, points: bool = False) -> str:
+    """Return "33.0 %" or "0.653"; a difference in percent is in points."""
     if metric.unit == "%":
-        return f"{value:{sign}.1f} {'points' if signed else '%'}"
-    return f"{value:{sign}.3f}"
+        return f"{value:.1f} {'points' if points else '%'}"
+    return f"{value:.3f}"
+
+
+def interval_text(metric: Metric, low: float, high: float) -> str:
+    """Return "[28.8, 37.2]" with the metric's digits."""
+    digits = 1 if metric.unit == "%" else 3
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def answers(runs: Sequence[Run]) -> list[Answer]:
-    """Return what a newcomer wants to know: best, by how much, certain, like the paper, failures."""
+    """Return what a newcomer asks: which is best, how certainly, as in papers, where it fails."""
     best = best_cell(runs)
     tests = comparison(runs, best.metric.name)
     name = _name(best, runs)
-    low, high = (value_text(best.metric, best.line[end]) for end in ("ci_low", "ci_high"))
+    ends = interval_text(best.metric, best.line["ci_low"], best.line["ci_high"])
     value = value_text(best.metric, best.line["value"])
     several = sum(1 for _ in _rivals(tests)) + 1
-    text = f"{best.metric.title} {value} [{low}, {high}] on {best.line['n']:,} images"
+    text = f"{best.metric.title} {value} {ends} on {best.line['n']:,} images"
     if several < 2:
         text += "; nothing else but controls was run (try layers=all or more methods)"
-    found = [Answer("Which is best?", name, f"{text}.")]
-    found += [_lead(best, tests), _controls(best, tests), _papers(best), _failures(best)]
+    found = [
+        Answer("Which is best?", name, f"{text}."),
+        _lead(best, tests),
+        _controls(best, tests),
+        _papers(best),
+        _failures(best),
+    ]
     return [answer for answer in found if answer is not None]
 
 
@@ -117,12 +127,11 @@ def _lead(best: Best, tests: pd.DataFrame) -> Answer | None:
         return None
     sign = 1 if best.metric.better == "lower" else -1
     next_best = min(rivals, key=lambda line: sign * line["difference"])
-    lead = value_text(best.metric, abs(next_best["difference"])).replace(" %", " points")
-    ends = [value_text(best.metric, sign * next_best[end]) for end in ("ci_low", "ci_high")]
-    low, high = ends if sign > 0 else ends[::-1]
+    lead = value_text(best.metric, abs(next_best["difference"]), points=True)
+    ends = sorted(sign * next_best[end] for end in ("ci_low", "ci_high"))
     sure = next_best["p_holm"] < 0.05
     text = (
-        f"{lead} [{low}, {high}] ahead of {next_best['candidate']}; "
+        f"{lead} {interval_text(best.metric, *ends)} ahead of {next_best['candidate']}; "
         f"p = {next_best['p_holm']:.2g} ({next_best['test']}, Holm over {len(tests)} comparisons)."
     )
     if not sure:
@@ -145,7 +154,7 @@ def _controls(best: Best, tests: pd.DataFrame) -> Answer | None:
     sign = 1 if best.metric.better == "lower" else -1
     beaten = [line for line in lines if line["p_holm"] < 0.05 and sign * line["difference"] > 0]
     parts = [
-        f"{value_text(best.metric, abs(line['difference'])).replace(' %', ' points')} "
+        f"{value_text(best.metric, abs(line['difference']), points=True)} "
         f"{'ahead of' if sign * line['difference'] > 0 else 'behind'} {line['candidate']} "
         f"(p = {line['p_holm']:.2g})"
         for line in lines
@@ -180,7 +189,7 @@ def _failures(best: Best) -> Answer | None:
         return None
     counts = dict(zip(parts["kind"], parts["images"], strict=True))
     total, hits = sum(counts.values()), counts.pop("box right", 0)
-    text = "; ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+    text = "; ".join(f"{kind}: {count:,}" for kind, count in counts.items() if count)
     groups = error_by_group(best.run.rows, best.cell)
     for line in groups.to_dict("records"):
         text += f"; {line['error']:.0f} % wrong where {line['group']} (n = {line['n']:,})"
@@ -203,7 +212,7 @@ def failure_kinds(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     wrong = ~right & ~degenerate
     kinds = {
         "box right": right.sum(),
-        "point on the object, but the box does not fit": (wrong & pointed).sum(),
+        "point on the object, box wrong": (wrong & pointed).sum(),
         "point off the object": (wrong & ~pointed).sum(),
         "degenerate map": (degenerate & ~right).sum(),
         "could not be scored": len(mine) - len(good),

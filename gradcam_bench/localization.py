@@ -18,9 +18,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from gradcam_bench.contours import contour_boxes, largest_contour_box
+from gradcam_bench.contours import component_boxes
 from gradcam_bench.errors import UserError
 from gradcam_bench.level_sets import quantized
 from gradcam_bench.protocols import Protocol
@@ -73,7 +72,8 @@ def boxes_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
     """
     if is_degenerate(heatmap):
         return np.zeros((0, 4))
-    return component_boxes(foreground(heatmap, protocol), protocol)
+    boxes = component_boxes(foreground(heatmap, protocol), protocol)
+    return in_convention(boxes, heatmap.shape, protocol)
 
 
 def box_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray | None:
@@ -89,26 +89,6 @@ def box_from_heatmap(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray | No
         )
     boxes = boxes_from_heatmap(heatmap, protocol)
     return boxes[0] if len(boxes) else None
-
-
-def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Return the boxes of a foreground, (H, W) bool, as the protocol picks them: (K, 4) xyxy."""
-    if protocol.finder == "contours" and protocol.component != "foreground":
-        boxes = (
-            largest_contour_box(mask) if protocol.component == "largest" else contour_boxes(mask)
-        )
-        return in_convention(boxes, mask.shape, protocol)
-    if protocol.component == "foreground":
-        slices = ndimage.find_objects(mask.astype(np.uint8))
-    else:
-        structure = np.ones((3, 3)) if protocol.connectivity == 8 else None
-        labels, n_components = ndimage.label(mask, structure=structure)
-        slices = ndimage.find_objects(labels)
-        if protocol.component == "largest" and n_components:
-            largest = int(np.bincount(labels.ravel())[1:].argmax())
-            slices = slices[largest : largest + 1]
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], dtype=np.float64)
-    return in_convention(boxes.reshape(-1, 4), mask.shape, protocol)
 
 
 def in_convention(boxes: np.ndarray, size: tuple[int, ...], protocol: Protocol) -> np.ndarray:

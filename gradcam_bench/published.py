@@ -81,6 +81,7 @@ def compare(
         if ours is None and not keep_missing:
             continue
         same = again[(again[["suite", "model", "method", "metric"]] == _key(row)).all(axis=1)]
+        paper = row["kind"] == "paper"
         line: dict[str, Any] = {
             "suite": row["suite"],
             "paper": row["paper"],
@@ -89,7 +90,7 @@ def compare(
             "layer": row["layer"],
             "metric": row["metric"],
             "published": row["value"],
-            "reproduction": same["value"].iloc[0] if len(same) else float("nan"),
+            "reproduction": same["value"].iloc[0] if len(same) and paper else float("nan"),
             "source": row["source"],
             "comparable": "not run here",
         }

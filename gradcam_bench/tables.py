@@ -23,7 +23,15 @@ from gradcam_bench.frames import (
 from gradcam_bench.markup import to_csv, to_latex, to_markdown, to_text, with_interval
 from gradcam_bench.metrics import HEADLINE, METRICS, Metric
 
-__all__ = ["headline", "summarize", "to_csv", "to_latex", "to_markdown", "to_text"]
+__all__ = [
+    "headline",
+    "summarize",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+    "with_interval",
+]
 
 SUMMARY_COLUMNS = ("method", "layer", "metric", "value", "ci_low", "ci_high", "n", "n_undefined")
 _SWEEPS = {"wsol_v1": (1, 0.001), "wsol_v2": (3, 0.001)}  # IoU levels, step of the thresholds

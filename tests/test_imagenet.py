@@ -170,6 +170,14 @@ def test_boxes_of_other_classes_are_left_out(tmp_path):
     np.testing.assert_array_equal(ImageNet(root=str(tmp_path))[0].boxes, [[5, 6, 30, 33]])
 
 
+def test_the_synset_folder_is_the_label_before_any_other_source(tmp_path):
+    synset_folders(tmp_path)
+    write_devkit(tmp_path / "ILSVRC2012_devkit_t12/data", [GOLDFISH, GOLDFISH, GOLDFISH])
+    path = tmp_path / "val" / CHURCH / "ILSVRC2012_val_00000001.xml"
+    path.write_text(xml(50, 40, [(TENCH, (1, 1, 9, 9)), (CHURCH, (5, 6, 30, 33))]))
+    assert [ImageNet(root=str(tmp_path))[i].label for i in range(3)] == [497, 0, 517]
+
+
 def test_boxes_follow_a_resized_copy_of_the_image(tmp_path):
     official(tmp_path)
     Image.new("RGB", (15, 120)).save(tmp_path / "val/ILSVRC2012_val_00000002.JPEG")

@@ -36,7 +36,8 @@ def _pil_quiet() -> Iterator[None]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        with _pil_quiet():  # warns of corrupt EXIF
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # PIL's parser raises anything on corrupt EXIF; the pixels are still good
         return 1
     return value if value in _TRANSPOSE else 1
@@ -70,11 +71,11 @@ def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
         ExampleError: the file is missing, truncated, or no image that PIL reads as RGB.
     """
     try:
-        with _pil_quiet():  # every warning of PIL comes with the header: bombs, EXIF, TIFF, MPO
+        with _pil_quiet():  # warns of bombs and of broken TIFF, MPO and EXIF headers
             image = Image.open(path)
-            orientation = _orientation(image)
         with image:
             image.load()
+            orientation = _orientation(image)  # after load, which turns TIFFs itself
             rgb = _to_rgb(image)
     except FileNotFoundError:
         raise ExampleError(f"image {os.fspath(path)} does not exist; restore the file") from None

@@ -113,7 +113,7 @@ class TinyImageNet:
             str(self._folder / name),
             label=self._index[wnid],
             size=_SIZE,
-            boxes=np.array([box], np.float64),
+            boxes=np.array([box]),
         )
 
     def fingerprint(self) -> str:

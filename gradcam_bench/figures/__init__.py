@@ -1,16 +1,28 @@
-"""Figures from stored rows; nothing here imports torch."""
+"""Figures from stored rows; nothing here imports torch.
+
+Every function takes frames and returns a Figure or the Axes it drew on; `write_figures` writes what
+a run allows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradcam_bench import store
+from gradcam_bench import findings
 from gradcam_bench.errors import UserError
 from gradcam_bench.figures import style
+from gradcam_bench.figures.comparisons import (
+    architectures,
+    cost_vs_quality,
+    heat_table,
+    layer_sweep,
+    paired_differences,
+)
 from gradcam_bench.figures.gallery import gallery
 from gradcam_bench.figures.scores import (
     DISTRIBUTIONS,
@@ -20,16 +32,38 @@ from gradcam_bench.figures.scores import (
     score_distributions,
 )
 from gradcam_bench.frames import measured
-from gradcam_bench.metrics import METRICS
+from gradcam_bench.metrics import CONTROLS, METRICS
+from gradcam_bench.runs import Run, joined_summary, load_run
 
 __all__ = [
+    "CAPTIONS",
     "accuracy_vs_iou",
     "accuracy_vs_threshold",
+    "architectures",
+    "cost_vs_quality",
     "faithfulness_curves",
     "gallery",
+    "heat_table",
+    "joint_figures",
+    "layer_sweep",
+    "paired_differences",
+    "run_figures",
     "score_distributions",
     "write_figures",
 ]
+
+CAPTIONS = {
+    "architectures": "Runs side by side, each method at its best layer; bars: 95 % intervals.",
+    "cost_vs_quality": "Quality of the best cell of each run against its whole cost.",
+    "heat_table": "Runs and layers at a glance; dark is good.",
+    "layer_sweep": "Scores along the depth of the network, with 95 % intervals; bands: controls.",
+    "paired_differences": "Paired differences to the best on the same images, with intervals.",
+    "score_distributions": "How scores spread over the images; lines inside are quartiles.",
+    "faithfulness_curves": "Mean deletion and insertion curves; bands are 95 % intervals.",
+    "accuracy_vs_iou": "Boxes that are right, against the overlap asked for (dotted: 0.5).",
+    "accuracy_vs_threshold": "Boxes that are right, against the threshold of the map.",
+    "gallery": "Best, median and worst images of the gallery.",
+}
 
 
 def write_figures(directory: str | Path) -> list[Path]:
@@ -38,35 +72,70 @@ def write_figures(directory: str | Path) -> list[Path]:
     Returns:
         The files, in the order of writing.
     """
-    directory = Path(directory)
-    rows = store.read_rows(directory)
+    run = load_run(directory)
     written: list[Path] = []
-    for name, draw in run_figures(rows, store.read_run(directory), _pictures(directory)).items():
-        written += style.save(draw(), directory / "figures" / name)
+    for name, draw in run_figures(run).items():
+        written += style.save(draw(), run.directory / "figures" / name)
     return written
 
 
-def _pictures(directory: Path) -> pd.DataFrame:
-    try:
-        return store.read_gallery(directory)
-    except (UserError, FileNotFoundError):
-        return pd.DataFrame()
-
-
-def run_figures(
-    rows: pd.DataFrame, run: dict, pictures: pd.DataFrame
-) -> dict[str, Callable[[], Figure]]:
-    """Return how to draw each figure that one run's rows allow, by file name."""
+def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
+    """Return how to draw each figure that one run allows, by file name."""
+    rows = run.rows
     found: dict[str, Callable[[], Figure]] = {}
+    network = run.summary[~run.summary["method"].isin(CONTROLS)]
+    if network["layer"].nunique() > 1:
+        found["layer_sweep"] = partial(layer_sweep, run.summary)
+    tests = findings.comparison([run], "gt_known_loc_err")
+    if len(tests):
+        found["paired_differences"] = partial(_of_axes, paired_differences, tests)
     if any(measured(rows, METRICS[name].column) for name in DISTRIBUTIONS):
-        found["score_distributions"] = lambda: score_distributions(rows)
+        found["score_distributions"] = partial(score_distributions, rows)
     if measured(rows, "deletion_curve"):
-        found["faithfulness_curves"] = lambda: faithfulness_curves(rows)
+        found["faithfulness_curves"] = partial(faithfulness_curves, rows)
     if measured(rows, "box_iou"):
-        found["accuracy_vs_iou"] = lambda: style.figure_of(accuracy_vs_iou(rows))
+        found["accuracy_vs_iou"] = partial(_of_axes, accuracy_vs_iou, rows)
     if measured(rows, "iou_hits@wsol_v1"):
-        found["accuracy_vs_threshold"] = lambda: style.figure_of(accuracy_vs_threshold(rows))
-    if not pictures.empty:
-        names = run.get("class_names")
-        found["gallery"] = lambda: gallery(pictures, rows, class_names=names)
+        found["accuracy_vs_threshold"] = partial(_of_axes, accuracy_vs_threshold, rows)
+    if len(run.pictures) and measured(rows, "box_iou"):
+        names = run.run.get("class_names")
+        found["gallery"] = partial(gallery, run.pictures, rows, class_names=names)
     return found
+
+
+def joint_figures(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:
+    """Return how to draw each figure that several runs allow together, by name."""
+    summary = joined_summary(runs)
+    try:
+        metric = findings.best_cell(runs).metric.name
+    except UserError:
+        return {}
+    found: dict[str, Callable[[], Figure]] = {}
+    found["architectures"] = partial(_of_axes, partial(architectures, metric=metric), summary)
+    network = summary[~summary["method"].isin(CONTROLS)]
+    if network.groupby("run")["layer"].nunique().max() > 1:
+        method = str(network["method"].iloc[0])
+        drawn = partial(heat_table, metric=metric, method=method)
+        found["heat_table"] = partial(_of_axes, drawn, summary)
+    costs = _costs(runs)
+    if len(costs) == len(runs):
+        found["cost_vs_quality"] = partial(_of_axes, partial(cost_vs_quality, metric=metric), costs)
+    tests = findings.comparison(runs, metric)
+    if len(tests):
+        found["paired_differences"] = partial(_of_axes, paired_differences, tests)
+    return found
+
+
+def _of_axes(draw: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> Figure:
+    return style.figure_of(draw(frame))  # type: ignore[arg-type]
+
+
+def _costs(runs: Sequence[Run]) -> pd.DataFrame:
+    lines = []
+    for run in runs:
+        seconds, n = run.run.get("seconds"), run.run.get("n_images")
+        if seconds and n:
+            line = findings.best_cell([run]).line
+            kept = {key: line[key] for key in ("value", "ci_low", "ci_high")}
+            lines.append({"name": run.name, "seconds": seconds / n, **kept})
+    return pd.DataFrame(lines)

@@ -201,15 +201,19 @@ def heat_table(
     return ax
 
 
-def paired_differences(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def paired_differences(
+    comparison: pd.DataFrame, *, limit: int = 24, ax: Axes | None = None
+) -> Axes:
     """Draw paired differences to the reference with intervals; filled where Holm's p < 0.05.
 
     Args:
         comparison: of one metric, from `paired.compare`.
+        limit: of more candidates, draw those nearest to the reference.
         ax: where to draw.
     """
     metric = metric_of(comparison["metric"].iloc[0])
-    lines = comparison.reset_index(drop=True)
+    nearest = comparison["difference"].abs().nsmallest(limit).index
+    lines = comparison.loc[sorted(nearest)]
     with style.paper():
         ax = style.new_axes(height=0.75 + 0.19 * len(lines))[1][0] if ax is None else ax
         ax.axvline(0, color="black", lw=0.6)
@@ -222,6 +226,7 @@ def paired_differences(comparison: pd.DataFrame, *, ax: Axes | None = None) -> A
         unit = " (points)" if metric.unit == "%" else ""
         ax.set(yticks=range(len(lines)), yticklabels=lines["candidate"])
         ax.set_ylim(len(lines) - 0.5, -0.5)
-        ax.set_xlabel(f"{metric.title}{unit}: difference to\n{lines['reference'].iloc[0]}")
-        ax.set_title(f"{better}: better; filled: p < 0.05 after Holm", loc="right")
+        ax.set_xlabel(f"{metric.title}{unit},\ndifference to {lines['reference'].iloc[0]}", x=0.4)
+        some = f"nearest {limit} of {len(comparison)}; " if len(comparison) > limit else ""
+        ax.set_title(f"{some}{better}: better; filled: p < 0.05 after Holm", loc="right")
     return ax

@@ -19,7 +19,6 @@ from gradcam_bench.figures import style
 from gradcam_bench.frames import Cell, scored
 from gradcam_bench.metrics import METRICS
 
-COLORMAP = "inferno"
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 PREDICTED, TRUE = "#56b4e9", "#ffffff"
 """Edge colours of boxes: the predicted one is dashed, the true ones solid."""
@@ -40,7 +39,7 @@ def stored_heatmap(heatmap: bytes, size: tuple[int, int], frame: tuple[int, int]
 
 def blended(picture: np.ndarray, heatmap: np.ndarray, *, opacity: float = 0.65) -> np.ndarray:
     """Lay a heatmap (H, W) in [0, 1] over a picture (H, W, 3) uint8, opaque where it is high."""
-    colors = 255 * mpl.colormaps[COLORMAP](heatmap)[..., :3]
+    colors = 255 * mpl.colormaps[style.COLORMAP](heatmap)[..., :3]
     alpha = opacity * np.sqrt(heatmap)[..., None]
     return np.rint((1 - alpha) * picture + alpha * colors).astype(np.uint8)
 

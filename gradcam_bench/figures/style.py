@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +17,8 @@ from matplotlib.figure import Figure
 from gradcam_bench.frames import Cell
 from gradcam_bench.metrics import CONTROLS
 
+COLORMAP = "inferno"
+"""Of heatmaps, here and in the report's page."""
 COLUMN = 3.5
 """Width in inches of one column of a paper."""
 CONTROL_COLORS = {"random": "#b0b0b0", "center": "#6e6e6e"}
@@ -72,6 +76,12 @@ def dash(number: int) -> str | tuple[int, tuple[int, ...]]:
 def marker(number: int) -> str:
     """Return a marker, so that points are told apart without colour."""
     return _MARKERS[number % len(_MARKERS)]
+
+
+def colormap_bytes() -> str:
+    """Return the gallery's colormap as base64 of 256 RGB triples, for the report's page."""
+    table = np.rint(255 * mpl.colormaps[COLORMAP](np.arange(256))[:, :3]).astype(np.uint8)
+    return base64.b64encode(table.tobytes()).decode()
 
 
 @contextmanager
