@@ -112,9 +112,32 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Where the data lie, how fast and where the run goes, and what it tolerates do not.
     """
-    names = (
-        "model dataset protocols layers methods geometry faithfulness precision seed part_size"
-    ).split()
+    names = [
+        "model",
+        "dataset",
+        "protocols",
+        "layers",
+        "methods",
+        "geometry",
+        "faithfulness",
+        "precision",
+        "seed",
+        "part_size",
+    ]
     kept = {name: config[name] for name in names}
     kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
     return kept
+
+
+def short_message(error: Exception) -> str:
+    """Return what Hydra says of a bad key or choice, with what to do about it."""
+    text = str(error).strip()
+    message = "\n".join([line for line in text.splitlines() if line.strip()][:20])
+    if "Could not find 'model/" in text:
+        message += (
+            "\nAny other torchvision classifier: model=torchvision model.name=NAME; "
+            "any other CNN: model=custom model.factory=package.module:function."
+        )
+    elif "is not in struct" in text or "Key '" in text:
+        message += "\nAll keys and their values: gradcam-bench --cfg job"
+    return message

@@ -32,9 +32,8 @@ def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
             largest = largest_component(mask, boxes.astype(np.int64), protocol)
         return boxes[largest : largest + 1]
     if protocol.component == "all" and protocol.finder == "contours":
-        background, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-        holes = _boxes(ndimage.find_objects(background)[1:])  # the first lies around the image
-        boxes = np.concatenate([boxes, holes - np.array([2, 2, 0, 0])])  # 1 is the padding
+        holes = _boxes(ndimage.find_objects(_background(mask))[1:])
+        boxes = np.concatenate([boxes, holes - np.array([2, 2, 0, 0])])  # 1 of them is the frame
     return boxes
 
 
@@ -58,7 +57,8 @@ def largest_component(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol) -
         component = labels == reaching.pop()
         first = y0 * mask.shape[1] + x0 + int(component[0].argmax())
         if contours:
-            ranks.append((twice_polygon_area(ndimage.binary_fill_holes(component)), first))
+            filled = _background(component)[1:-1, 1:-1] != 1
+            ranks.append((twice_polygon_area(filled), first))
         else:
             ranks.append((int(component.sum()), -first))
     return ranks.index(max(ranks))
@@ -72,6 +72,11 @@ def twice_polygon_area(mask: np.ndarray) -> int:
     count = mask[:-1].astype(np.uint8) + mask[1:]
     count = count[:, :-1] + count[:, 1:]
     return 2 * int((count == 4).sum()) + int((count == 3).sum())
+
+
+def _background(mask: np.ndarray) -> np.ndarray:
+    """Label the background of an (H, W) mask in a frame of 1 pixel: 1 is outside, others holes."""
+    return ndimage.label(np.pad(~mask, 1, constant_values=True))[0]
 
 
 def _boxes(slices: list[tuple[slice, slice]]) -> np.ndarray:

@@ -195,7 +195,8 @@ class Evaluation:
         gallery = []
         for i in kept:
             item = items[i]
-            assert item.image is not None and item.boxes is not None
+            assert item.image is not None
+            assert item.boxes is not None
             buffer = io.BytesIO()
             Image.fromarray(item.image).save(buffer, "JPEG", quality=88)
             for cell in self.cells:
@@ -255,7 +256,8 @@ def _box_scores(heatmap: np.ndarray, item: Item, protocol: Protocol, row: Row, s
 
 def _region_scores(heatmap: np.ndarray, low: Tensor, item: Item) -> Row:
     """Return the columns that need no protocol: pointing, energy, discrimination."""
-    assert item.boxes is not None and item.view_boxes is not None
+    assert item.boxes is not None
+    assert item.view_boxes is not None
     at_view = upsample(low[None], item.view)[0].numpy()
     scores: Row = {
         "pointing_hit": localization.pointing_hit(at_view, item.view_boxes),

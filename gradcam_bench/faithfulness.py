@@ -53,7 +53,7 @@ def n_points(size: tuple[int, int], steps: int) -> tuple[int, int]:
 def step_of_pixel(heatmaps: Tensor, step: int) -> Tensor:
     """Return at which point of the curve each pixel changes, minus one.
 
-    Pixels go in descending order of the heatmap, `step` at a time; ties in row-major order (stable).
+    Pixels go in descending order of the heatmap, `step` at a time; ties in row-major order.
 
     Args:
         heatmaps: (..., H, W), finite.

@@ -156,11 +156,18 @@ def _controls(best: Best, tests: pd.DataFrame) -> Answer | None:
     parts = [
         f"{value_text(best.metric, abs(line['difference']), points=True)} "
         f"{'ahead of' if sign * line['difference'] > 0 else 'behind'} {line['candidate']} "
-        f"(p = {line['p_holm']:.2g})"
+        f"(p = {line['p_holm']:.2g}{_needed(line)})"
         for line in lines
     ]
     short = "yes" if len(beaten) == len(lines) else "not all of them"
     return Answer("Does it beat the controls?", short, "; ".join(parts) + ".")
+
+
+def _needed(line: dict) -> str:
+    """Return how many images would make an uncertain difference certain, to go into brackets."""
+    if line["p_holm"] < 0.05 or not np.isfinite(line["images_needed"]):
+        return ""
+    return f", {line['n']:,} images; about {line['images_needed']:,.0f} would show it"
 
 
 def _papers(best: Best) -> Answer:

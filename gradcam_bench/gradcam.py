@@ -6,7 +6,7 @@ differentiated; the parameters take no gradients; the model is left as it was fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -52,11 +52,10 @@ class GradCAM:
         _refuse_wrapped(model)
         self.model = model
         self.autocast = autocast
-        many = isinstance(target_layer, Sequence) and not isinstance(target_layer, str)
-        wanted = list(target_layer) if many else [target_layer]  # type: ignore[arg-type]
+        self._many = isinstance(target_layer, Sequence) and not isinstance(target_layer, str)
+        wanted: Sequence = target_layer if self._many else [target_layer]  # type: ignore[assignment]
         if not wanted:
             raise UserError("GradCAM expects at least one target layer, got an empty list.")
-        self._many = many
         self._modules = {_path(model, layer): _module(model, layer) for layer in wanted}
         self.layers = list(self._modules)
         self.activations: list[Tensor] = []
@@ -253,7 +252,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 def _recording(modules: dict[str, nn.Module], recorded: dict[str, Tensor]) -> Iterator[None]:
     """Hook the modules; each output goes into `recorded` and a clone of it into the network."""
 
-    def hook_of(layer: str):  # noqa: ANN202
+    def hook_of(layer: str) -> Callable[[nn.Module, tuple, object], Tensor]:
         def hook(_module: nn.Module, inputs: tuple, output: object) -> Tensor:
             if layer in recorded:
                 raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +11,13 @@ from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
 
-NOT_A_FEATURE = (
+POOLING = (
     nn.modules.pooling._MaxPoolNd,
     nn.modules.pooling._AvgPoolNd,
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.dropout._DropoutNd,
-    nn.Identity,
 )
+NOT_A_FEATURE = (*POOLING, nn.modules.dropout._DropoutNd, nn.Identity)
 BEFORE_ACTIVATION = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
 
 
@@ -39,12 +39,12 @@ def spatial_calls(network: nn.Module, size: int) -> list[_Call]:
     handles = []
     pooled: set[int] = set()
 
-    def hook_of(name: str):  # noqa: ANN202
+    def hook_of(name: str) -> Callable[[nn.Module, tuple, object], None]:
         def hook(module: nn.Module, _inputs: tuple, output: object) -> None:
             times[name] += 1
             if not isinstance(output, Tensor) or output.ndim != 4:
                 return
-            if isinstance(module, NOT_A_FEATURE) and not isinstance(module, nn.Identity):
+            if isinstance(module, POOLING):
                 pooled.add(id(output))
             calls.append(_Call(name, module, output))  # keeps the output, so that ids stay unique
 

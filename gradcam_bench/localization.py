@@ -196,16 +196,16 @@ def energy_in_region(heatmap: np.ndarray, region: np.ndarray) -> float:
     Returns:
         NaN where the region is empty or the heatmap degenerate.
 
+    Raises:
+        UserError: the mask has another size.
+
     References:
         Wang et al., "Score-CAM", CVPRW 2020, section 4.2 (energy-based pointing game). Departure:
         the union of all boxes of the class, where the paper takes images with one box.
     """
     size = (heatmap.shape[0], heatmap.shape[1])
     mask = region if region.dtype == bool else boxes_to_mask(region, size)
-    if mask.shape != size:
-        raise UserError(
-            f"energy_in_region: expected a mask of the heatmap's size {size}, got {mask.shape}"
-        )
+    _check_size(mask, heatmap, "energy_in_region")
     if not mask.any() or is_degenerate(heatmap):
         return math.nan
     positive = np.maximum(heatmap, 0).astype(np.float64)
@@ -216,10 +216,22 @@ def mask_iou(heatmap: np.ndarray, mask: np.ndarray, protocol: Protocol) -> float
     """Return the IoU, in [0, 1], of the protocol's whole foreground with an (H, W) bool mask.
 
     NaN where the mask is empty, 0 where the heatmap is degenerate.
+
+    Raises:
+        UserError: the sizes differ.
     """
+    _check_size(mask, heatmap, "mask_iou")
     if not mask.any():
         return math.nan
     if is_degenerate(heatmap):
         return 0.0
     above = foreground(heatmap, protocol)
     return float((above & mask).sum() / (above | mask).sum())
+
+
+def _check_size(mask: np.ndarray, heatmap: np.ndarray, name: str) -> None:
+    if mask.shape != heatmap.shape:
+        raise UserError(
+            f"{name}: expected a mask of the heatmap's size {heatmap.shape}, got {mask.shape}; "
+            "resize it to the network's input"
+        )

@@ -30,12 +30,9 @@ def _formatted(table: pd.DataFrame) -> pd.DataFrame:
     """Return the wide table as text, each metric with its own digits."""
     text = table.astype(object)
     for column in table.columns:
-        if pd.api.types.is_float_dtype(table[column]):
-            digits = _digits(str(column))
-            text[column] = [
-                MISSING if pd.isna(value) else f"{value:.{digits}f}" for value in table[column]
-            ]
-    return text.astype(str)
+        form = f".{_digits(str(column))}f" if pd.api.types.is_float_dtype(table[column]) else ""
+        text[column] = [MISSING if pd.isna(value) else f"{value:{form}}" for value in table[column]]
+    return text
 
 
 def to_text(table: pd.DataFrame, *, width: int = 100) -> str:

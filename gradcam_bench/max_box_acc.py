@@ -66,6 +66,11 @@ class BoxAccuracy:
     best_threshold: np.ndarray
     value: float
 
+    @property
+    def threshold(self) -> float:
+        """The one threshold best for the mean over the levels: what a "split" protocol fixes."""
+        return float(self.thresholds[self.curve.mean(axis=0).argmax()])
+
 
 def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol]) -> list[Sweep]:
     """Score one heatmap at every level, for several protocols that share it.
@@ -74,6 +79,9 @@ def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol])
         heatmap: (H, W) float32, upsampled and normalised as the protocols say.
         boxes: (B, 4) float64, xyxy half-open, in the heatmap's frame.
         protocols: with equal `relu`, `upsampling` and `normalization`, and quantized.
+
+    Raises:
+        UserError: the protocols do not share a heatmap, or one does not quantize it.
     """
     if len({(p.relu, p.upsampling, p.normalization) for p in protocols}) > 1:
         names = ", ".join(repr(p.name) for p in protocols)
@@ -102,15 +110,6 @@ def hit_bits(best_iou: np.ndarray, protocol: Protocol) -> np.ndarray:
     return np.packbits(reached, axis=1, bitorder="little")[:, 0]
 
 
-def hits_at_levels(
-    heatmap: np.ndarray, boxes: np.ndarray, protocol: Protocol
-) -> tuple[np.ndarray | None, int]:
-    """Return `hit_bits` of one heatmap, None without ground truth, and its largest 8-bit value."""
-    (swept,) = sweep(heatmap, boxes, [protocol])
-    undefined = bool(np.isnan(swept.best_iou[0]))
-    return None if undefined else hit_bits(swept.best_iou, protocol), swept.max_level
-
-
 def threshold_levels(max_level: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Return the level that each threshold means for each image: (N, T) int64, of (N,) maxima."""
     thresholds = protocol.thresholds()
@@ -124,6 +123,9 @@ def max_box_acc(hits: np.ndarray, max_level: np.ndarray, protocol: Protocol) -> 
         hits: (N, 256) uint8 from `hit_bits`, of the images that have ground truth.
         max_level: (N,) largest 8-bit values.
         protocol: its thresholds and IoU levels. Where it fixes one threshold, that is the best.
+
+    Raises:
+        UserError: there is no image.
     """
     if not len(hits):
         raise UserError(f"max_box_acc under {protocol.name!r}: expected one image or more, got 0")
@@ -218,9 +220,31 @@ def _largest(
         most[:, unsure] = np.minimum(size[:, unsure] + inside.sum(axis=0), whole)
     winner = size.argmax(axis=0)
     rivals = (most >= size.max(axis=0)) & alive
-    for k in np.flatnonzero(rivals.sum(axis=0) > 1):
-        q = level_sets.fine[1:-1, 1:-1] >= level[k]
-        candidates = np.flatnonzero(rivals[:, k])
-        boxes = found.boxes[:, candidates, level[k]].T
-        winner[k] = candidates[largest_component(q, boxes, protocol)]
+    undecided = np.flatnonzero(rivals.sum(axis=0) > 1)
+    if len(undecided):
+        q = level_sets.fine[1:-1, 1:-1].astype(np.uint8)
+        values = np.unique(q)
+        decided: dict[int, int] = {}
+        for k in undecided:
+            value = int(values[np.searchsorted(values, level[k])])  # the same foreground
+            if value not in decided:
+                candidates = np.flatnonzero(rivals[:, k])
+                boxes = found.boxes[:, candidates, level[k]].T
+                equal = bool((most[candidates, k] == size[candidates, k]).all())
+                index = _decide(q >= value, boxes, protocol, equal=equal)
+                decided[value] = int(candidates[index])
+            winner[k] = decided[value]
     return found.boxes[:, winner, level], level
+
+
+def _decide(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol, *, equal: bool) -> int:
+    """Return which component of a mask, by its box of (K, 4), is the largest; all may be equal."""
+    considered = np.arange(len(boxes))
+    if equal:  # the component whose first pixel in row-major order is the last, or first
+        top = boxes[:, 1]
+        considered = np.flatnonzero(
+            top == (top.max() if protocol.finder == "contours" else top.min())
+        )
+    if len(considered) == 1:
+        return int(considered[0])
+    return int(considered[largest_component(mask, boxes[considered], protocol)])

@@ -53,6 +53,7 @@ class Model:
         preprocessing: of its input.
         default_layer: the target layer when none is asked for.
         weights: where the weights come from, for the record.
+        candidates: the layers of a sweep where the model names them itself.
     """
 
     name: str
@@ -60,9 +61,12 @@ class Model:
     preprocessing: Preprocessing
     default_layer: str
     weights: str
+    candidates: tuple[str, ...] = ()
 
     def candidate_layers(self) -> list[str]:
         """Return the layers of a sweep (`layers=all`), shallow to deep, the default among them."""
+        if self.candidates:
+            return list(dict.fromkeys([*self.candidates, self.default_layer]))
         size = self.preprocessing.size
         return candidate_layers(self.network, size, prefer=self.default_layer)
 
@@ -204,11 +208,15 @@ def zoo_model(*, name: str, layer: str | None = None, checkpoint: str | None = N
     network = zoo.load(name, pretrained=checkpoint is None)
     if checkpoint is not None:
         _load_checkpoint(network, checkpoint)
-    mean, std, size = zoo.PREPROCESSING
+    size, mean, std = (zoo.PREPROCESSING[key] for key in ("size", "mean", "std"))
     preprocessing = Preprocessing(size, mean, std, "bilinear", size)
-    origin = checkpoint or "gradcam_bench.zoo"
     return Model(
-        name, network.eval(), preprocessing, layer or zoo.DEFAULT_LAYERS[name], str(origin)
+        name,
+        network.eval(),
+        preprocessing,
+        layer or zoo.DEFAULT_LAYERS[name],
+        checkpoint or "gradcam_bench.zoo",
+        tuple(zoo.CANDIDATE_LAYERS[name]),
     )
 
 
@@ -243,7 +251,11 @@ def custom_model(
         _load_checkpoint(network, checkpoint)
     network.eval()
     preprocessing = Preprocessing(
-        size, tuple(mean), tuple(std), interpolation, resize or round(size / 0.875)
+        size,
+        (mean[0], mean[1], mean[2]),
+        (std[0], std[1], std[2]),
+        interpolation,
+        resize or round(size / 0.875),
     )
     return Model(
         name,
@@ -300,6 +312,7 @@ def _load_checkpoint(network: nn.Module, path: str) -> None:
         what += [f"e.g. {names[0]}" for names in (missing, unknown, wrong) if names]
         hint = "; set model.num_classes to the checkpoint's" if wrong else ""
         raise UserError(
-            f"model.checkpoint: {path} does not fit {type(network).__name__}: {', '.join(what)}{hint}."
+            f"model.checkpoint: {path} does not fit {type(network).__name__}: "
+            f"{', '.join(what)}{hint}."
         )
     network.load_state_dict(state, strict=False)

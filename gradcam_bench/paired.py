@@ -238,7 +238,7 @@ def compare(
         else:
             found = _scores_test(differences[both, number], float(p_values[number]))
         scale = sign * description.scale
-        ends = sorted((scale * float(low[number]), scale * float(high[number])))
+        ends = sorted((scale * float(low[number]) + 0.0, scale * float(high[number]) + 0.0))
         lines.append(
             {
                 "candidate": name,

@@ -77,7 +77,6 @@ class Protocol:
     interval: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "iou_levels", tuple(self.iou_levels))
         if not self.name:
             raise UserError("protocol: expected a name, got an empty one")
         for field, allowed in CHOICES.items():
@@ -87,20 +86,30 @@ class Protocol:
             ):
                 options = ", ".join(repr(choice) for choice in allowed)
                 raise self._error(field, f"one of {options}", given)
-        levels = self.iou_levels
-        if (
-            not 0 < len(levels) <= MAX_IOU_LEVELS
-            or list(levels) != sorted(set(levels))
-            or not all(0 < level <= 1 for level in levels)
-        ):
-            raise self._error(
-                "iou_levels", f"1 to {MAX_IOU_LEVELS} ascending numbers in (0, 1]", list(levels)
-            )
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise self._error("threshold", "a share of the maximum in [0, 1)", self.threshold)
-        if self.interval is not None and not 0 < self.interval < 1:
-            raise self._error("interval", "a step in (0, 1)", self.interval)
+        self._check_numbers()
         self._check_combinations()
+
+    def _check_numbers(self) -> None:
+        levels: object = self.iou_levels
+        try:
+            object.__setattr__(self, "iou_levels", tuple(float(x) for x in self.iou_levels))
+        except (TypeError, ValueError):
+            object.__setattr__(self, "iou_levels", ())
+        if (
+            not 0 < len(self.iou_levels) <= MAX_IOU_LEVELS
+            or list(self.iou_levels) != sorted(set(self.iou_levels))
+            or not all(0 < level <= 1 for level in self.iou_levels)
+        ):
+            expected = f"1 to {MAX_IOU_LEVELS} ascending numbers in (0, 1]"
+            raise self._error("iou_levels", expected, levels)
+        for field, low, expected in (
+            ("threshold", 0.0, "a share of the maximum in [0, 1)"),
+            ("interval", 1e-6, "a step in [1e-6, 1)"),
+        ):
+            given = getattr(self, field)
+            number = isinstance(given, (int, float)) and not isinstance(given, bool)
+            if given is not None and not (number and low <= given < 1):
+                raise self._error(field, expected, given)
 
     def _check_combinations(self) -> None:
         if self.threshold_rule == "fixed" and self.threshold is None:

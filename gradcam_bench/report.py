@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,26 @@ GALLERY_LIMIT = 200
 """Pictures a run in the report's gallery, evenly spaced over those kept; some 15 kB each."""
 
 
-def main(directories: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Write the report of one or many runs, and their tables beside it; return the report's path.
+def main(arguments: Sequence[str]) -> None:
+    """Run `gradcam-bench report DIR... [--output FILE]` and print where the report is.
 
-    Args:
-        directories: output folders of runs.
-        output: the HTML file; by default report.html in the only, or else the first, folder.
+    By default the report goes into the folder of the run, or into the one that holds all of them.
+
+    Raises:
+        UserError: if no folder is given, or one holds no run.
     """
-    output = Path(directories[0]) / "report.html" if output is None and directories else output
-    return write_report(directories, output or "report.html")
+    parser = argparse.ArgumentParser(
+        prog="gradcam-bench report", description="Make report.html of one or many stored runs."
+    )
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="output_dir of a run")
+    parser.add_argument("--output", metavar="FILE", help="default: report.html in their folder")
+    given = parser.parse_args(list(arguments))
+    common = os.path.commonpath([Path(name).resolve() for name in given.directories])
+    output = given.output or os.path.relpath(Path(common) / "report.html")
+    print(write_report(given.directories, output))
 
 
-def write_report(directories: Sequence[str | Path], output: str | Path) -> Path:
+def write_report(directories: Sequence[str | Path | Run], output: str | Path) -> Path:
     """Write one self-contained HTML file on one or many runs, and tables/ beside it.
 
     tables/headline and tables/published are written as .md, .tex and .csv.

@@ -41,7 +41,7 @@ class FirstN:
 
     def __init__(self, dataset: Dataset, limit: int) -> None:
         self.dataset, self.class_names = dataset, dataset.class_names
-        self.image_ids = list(dataset.image_ids)[:limit]
+        self.image_ids: Sequence[str] = list(dataset.image_ids)[:limit]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -359,5 +359,3 @@ def command_line() -> str:
     import shlex
 
     return shlex.join(["gradcam-bench", *sys.argv[1:]])
-
-

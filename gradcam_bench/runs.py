@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from gradcam_bench import store, tables
 from gradcam_bench.errors import UserError
@@ -24,6 +25,7 @@ class Run:
         run: the content of run.json.
         summary: `tables.summarize` of the rows.
         pictures: what is kept for the gallery; empty where nothing is.
+        drawn: figures drawn so far, by name, so that files and report share them.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Run:
     run: dict[str, Any]
     summary: pd.DataFrame
     pictures: pd.DataFrame
+    drawn: dict[str, Figure] = field(default_factory=dict, compare=False, repr=False)
 
 
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:
@@ -54,18 +57,18 @@ def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     return Run(name or str(model), directory, rows, run, summary, pictures)
 
 
-def load_runs(directories: Sequence[str | Path]) -> list[Run]:
-    """Read several runs; those whose names coincide are told apart by their folders.
+def load_runs(directories: Sequence[str | Path | Run]) -> list[Run]:
+    """Read several runs, or take them as read; equal names are told apart by the folders.
 
     Raises:
         UserError: if no folder is given, one is given twice, or one holds no run.
     """
-    paths = [Path(directory) for directory in directories]
+    paths = [item.directory if isinstance(item, Run) else Path(item) for item in directories]
     if not paths:
         raise UserError("expected at least one folder of a run, got none")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a folder was given twice: give each run once")
-    found = [load_run(path) for path in paths]
+    found = [item if isinstance(item, Run) else load_run(item) for item in directories]
     names = [run.name for run in found]
     for number, run in enumerate(found):
         if names.count(run.name) > 1:

@@ -54,7 +54,7 @@ class TorchScorer:
         self.name = "compile" if compiled else "torch"
         self.autocast = autocast
         own = copy.deepcopy(network).eval().requires_grad_(False)
-        own = own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        own = own.to(memory_format=torch.channels_last)
         self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
         self.folded = 0
 

@@ -113,7 +113,7 @@ class Store:
         errors: int,
         seconds: float,
     ) -> None:
-        """Write the rows of a part and its images for the gallery, each file whole or not at all."""
+        """Write a part's rows and its images for the gallery, each file whole or not at all."""
         pictures = list(gallery)
         if pictures:
             _write(self.directory / "gallery" / f"part-{part:05d}.parquet", pictures, {})

@@ -1,41 +1,41 @@
-"""The end of a run: stored rows to summary.csv, figures and the table printed last."""
+"""The end of a run: stored rows to summary.csv, figures, report, and the table printed last."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gradcam_bench import tables
+from gradcam_bench import markup, report, tables
 from gradcam_bench.figures import write_figures
-from gradcam_bench.store import read_rows, read_run, write_atomically
+from gradcam_bench.runs import load_run
+from gradcam_bench.store import write_atomically
 
 
 def finish(directory: str | Path) -> str:
-    """Write summary.csv and figures/ of a complete run and return the text to print.
+    """Write summary.csv, figures/ and report.html of a complete run and return what to print.
 
     Args:
         directory: the output_dir of a run.
-
-    Returns:
-        The headline table with the place of everything written.
 
     Raises:
         UserError: the folder holds no run.
     """
     directory = Path(directory)
-    run = read_run(directory)
-    rows = read_rows(directory)
-    summary = tables.summarize(rows, seed=int(run["config"].get("seed", 0)))
-    write_atomically(directory / "summary.csv", tables.to_csv(summary).encode())
+    found = load_run(directory)
+    write_atomically(directory / "summary.csv", markup.to_csv(found.summary).encode())
     written = write_figures(directory)
-    broken = rows[rows["error"].notna()].drop_duplicates("image_id") if "error" in rows else rows[:0]
+    report.write_report([directory], directory / "report.html")
+    broken = found.rows[found.rows["error"].notna()].drop_duplicates("image_id")
+    run = found.run
+    dataset = run["config"]["dataset"]["_target_"].rpartition(".")[2]
     lines = [
-        f"{run['model']} on {run['config']['dataset']['_target_'].rpartition('.')[2]}, "
-        f"{run['n_images']} images, {run['seconds']:.1f} s on {run['device']}",
+        f"{run['model']} on {dataset}: {run['n_images']} images in {run['seconds']:.1f} s "
+        f"on {run['device']}",
         "",
-        tables.to_markdown(tables.headline(summary)),
+        markup.to_text(tables.headline(found.summary)),
         "",
     ]
     if len(broken):
         lines.append(f"{len(broken)} broken examples left out; the first: {broken.error.iloc[0]}")
-    lines.append(f"{directory}/summary.csv, run.json, scores/, {len(written)} figures")
+    pictures = len({path.stem for path in written})
+    lines.append(f"Written to {directory}: summary.csv, report.html, {pictures} figures, run.json")
     return "\n".join(lines)

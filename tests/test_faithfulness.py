@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from toys import Residual
 from torch import nn
+from toys import Residual
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import (
@@ -76,10 +76,10 @@ def test_equal_to_torchcam_where_the_choices_coincide():
     model = Residual().eval()
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(4))
     with Reference(model, "last_relu") as extractor:
-        scores = model(images)
+        scores = model(images).softmax(1)  # its metric explains what logits_fn returns
         targets = scores.argmax(1)
         low = extractor(targets.tolist(), scores)[0].detach()
-    # Its own map, for rounding alone reorders nearly equal pixels.
+    # Its own map, so that rounding cannot reorder nearly equal pixels.
     heatmaps = nn.functional.interpolate(low[:, None], size=(16, 16), mode="bilinear")
     ours = DeletionInsertion(TorchScorer(model), steps=8, batch_size=5)(images, heatmaps, targets)
     references = {}
@@ -138,9 +138,7 @@ def test_a_second_batch_reuses_no_pixel_of_the_first():
     measure = DeletionInsertion(scorer, steps=9, batch_size=16)
     measure(images[:2], heatmaps[:2], targets[:2])
     again = measure(images[2:], heatmaps[2:], targets[2:])
-    fresh = DeletionInsertion(scorer, steps=9, batch_size=16)(
-        images[2:], heatmaps[2:], targets[2:]
-    )
+    fresh = DeletionInsertion(scorer, steps=9, batch_size=16)(images[2:], heatmaps[2:], targets[2:])
     assert torch.equal(again.deletion, fresh.deletion)
     assert torch.equal(again.insertion, fresh.insertion)
 

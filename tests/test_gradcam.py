@@ -2,8 +2,8 @@ import warnings
 
 import pytest
 import torch
-from toys import Functional, Linear1x1, Residual
 from torch import nn
+from toys import Functional, Linear1x1, Residual
 
 from gradcam_bench import GradCAM
 from gradcam_bench.errors import UserError

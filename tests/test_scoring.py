@@ -2,8 +2,8 @@ import sys
 
 import pytest
 import torch
-from toys import Functional, Residual
 from torch import nn
+from toys import Functional, Residual
 
 from gradcam_bench import scoring
 from gradcam_bench.errors import UserError
@@ -21,7 +21,9 @@ def probabilities(network, x):
         return network(x).softmax(1)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "mobilenet_v3_large", "tiny_resnet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "efficientnet_lite0", "mobilenet_v3_large", "tiny_resnet"]
+)
 def test_folded_batch_norm_gives_the_same_probabilities(name):
     model = {
         "efficientnet_lite0": lambda: efficientnet_lite(name=name),
@@ -62,9 +64,7 @@ def test_scorers_agree():
     x = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     expected = probabilities(network, x)
     for choice in ("torch", "onnxruntime"):
-        scorer = make_scorer(
-            choice, network, size=16, device=torch.device("cpu"), n_images=10
-        )
+        scorer = make_scorer(choice, network, size=16, device=torch.device("cpu"), n_images=10)
         assert scorer.name == choice
         for batch in (x, x[:1]):
             found = scorer(batch).softmax(1)

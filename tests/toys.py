@@ -22,7 +22,7 @@ class Linear1x1(nn.Module):
 
 
 class Residual(nn.Module):
-    """conv, bn, ReLU(inplace), `out += identity`, two blocks, GAP: every in-place trap of ResNet."""
+    """conv, bn, ReLU(inplace), `out += identity`, two blocks, GAP: the in-place traps of ResNet."""
 
     def __init__(self, channels=6, classes=4):
         super().__init__()

@@ -1,0 +1,1 @@
+"""Data sets: each hands out annotated images in a fixed order."""

@@ -260,5 +260,6 @@ def clutter(
             r = width / 2.5
             for x, y in place + rng.normal(0, wide * float(rng.uniform(0.02, 0.1)), (8, 2)):
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-    layer = np.asarray(canvas.reduce(2), np.float32).transpose(2, 0, 1) / 255
+    layer = np.ascontiguousarray(np.asarray(canvas.reduce(2)).transpose(2, 0, 1))
+    layer = layer.astype(np.float32) / 255
     lay(scene, layer[3], layer[:3], light=light, height=size / 96)

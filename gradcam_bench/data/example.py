@@ -39,7 +39,7 @@ class Example:
 
 
 class Dataset(Protocol):
-    """A fixed order of examples. Constructors raise UserError; `__getitem__` raises ExampleError."""
+    """A fixed order of examples; constructors raise UserError, `__getitem__` ExampleError."""
 
     class_names: Sequence[str]
     image_ids: Sequence[str]

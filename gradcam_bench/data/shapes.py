@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 MODES = ("single", "pair")
 SMALLEST, LARGEST = 0.1, 0.6
 """The longer side of an object's box lies between these shares of the image's side."""
-MAX_HIDDEN = 0.3
+MAX_HIDDEN = 0.2
 """Occluders hide at most this share of an object."""
 FINGERPRINTED = 16
 """The first scenes stand for all in `Shapes.fingerprint`: every scene has the same recipe."""
@@ -90,7 +90,7 @@ def _places(
 ) -> tuple[list[float], list[tuple[float, float]]]:
     """Return the sides and centres of squares inside the image, at least 2 pixels apart."""
     low, high = SMALLEST * size + 1.5, LARGEST * size - 1.5
-    sides = rng.uniform(low, high, objects)
+    sides = low + (high - low) * np.sqrt(rng.random(objects))  # like photographs: more large ones
     while True:
         centres = [rng.uniform(s / 2 + 1, size - s / 2 - 1, 2) for s in sides]
         gaps = [

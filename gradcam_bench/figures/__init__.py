@@ -23,7 +23,7 @@ from gradcam_bench.figures.comparisons import (
     layer_sweep,
     paired_differences,
 )
-from gradcam_bench.figures.gallery import gallery
+from gradcam_bench.figures.photographs import gallery
 from gradcam_bench.figures.scores import (
     DISTRIBUTIONS,
     accuracy_vs_iou,
@@ -66,13 +66,16 @@ CAPTIONS = {
 }
 
 
-def write_figures(directory: str | Path) -> list[Path]:
+def write_figures(directory: str | Path | Run) -> list[Path]:
     """Write every figure that a run's rows allow to directory/figures, as PNG and PDF.
+
+    Args:
+        directory: of a run, or the run as read; then the report finds the figures drawn.
 
     Returns:
         The files, in the order of writing.
     """
-    run = load_run(directory)
+    run = directory if isinstance(directory, Run) else load_run(directory)
     written: list[Path] = []
     for name, draw in run_figures(run).items():
         written += style.save(draw(), run.directory / "figures" / name)
@@ -100,7 +103,13 @@ def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
     if len(run.pictures) and measured(rows, "box_iou"):
         names = run.run.get("class_names")
         found["gallery"] = partial(gallery, run.pictures, rows, class_names=names)
-    return found
+    return {name: partial(_once, run, name, draw) for name, draw in found.items()}
+
+
+def _once(run: Run, name: str, draw: Callable[[], Figure]) -> Figure:
+    if name not in run.drawn:
+        run.drawn[name] = draw()
+    return run.drawn[name]
 
 
 def joint_figures(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:

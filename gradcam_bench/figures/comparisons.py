@@ -222,11 +222,12 @@ def paired_differences(
             shade = sns.color_palette("colorblind").as_hex()[0] if sure else "#6e6e6e"
             ax.plot([line["ci_low"], line["ci_high"]], [place, place], "|-", color=shade, lw=0.9)
             ax.plot(line["difference"], place, "o", color=shade, mfc=shade if sure else "white")
+        reference = lines["reference"].iloc[0]
         better = "left" if metric.better == "lower" else "right"
         unit = " (points)" if metric.unit == "%" else ""
         ax.set(yticks=range(len(lines)), yticklabels=lines["candidate"])
         ax.set_ylim(len(lines) - 0.5, -0.5)
-        ax.set_xlabel(f"{metric.title}{unit},\ndifference to {lines['reference'].iloc[0]}", x=0.4)
+        ax.set_xlabel(f"{metric.title}{unit},\ndifference to {reference}", loc="right")
         some = f"nearest {limit} of {len(comparison)}; " if len(comparison) > limit else ""
         ax.set_title(f"{some}{better}: better; filled: p < 0.05 after Holm", loc="right")
     return ax

@@ -174,9 +174,7 @@ def accuracy_vs_threshold(
     """
     good = scored(rows)
     if f"iou_hits@{protocol}" not in good:
-        raise UserError(
-            f"the rows hold no threshold sweep {protocol!r}: run with protocols that do"
-        )
+        raise UserError(f"the rows hold no threshold sweep: run with protocol {protocol!r} as well")
     pairs = primary_cells(good) if pairs is None else list(pairs)
     titles, colors = _titles_and_colors(pairs)
     bit = int(np.argmin(np.abs(np.asarray(iou_levels) - 0.5)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -33,7 +34,7 @@ CANDIDATE_LAYERS: dict[str, list[str]] = {
 }
 """The layers worth comparing, shallow to deep."""
 
-PREPROCESSING: dict[str, object] = {
+PREPROCESSING: dict[str, Any] = {
     "size": 96,
     "mean": (0.5, 0.5, 0.5),
     "std": (0.25, 0.25, 0.25),

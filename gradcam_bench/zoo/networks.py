@@ -79,12 +79,12 @@ class TinyResNet(nn.Module):
 
     def __init__(self, *, classes: int = 8) -> None:
         super().__init__()
-        self.conv1 = _conv(3, 16, stride=2)
-        self.bn1 = nn.BatchNorm2d(16)
+        self.conv1 = _conv(3, 12, stride=2)
+        self.bn1 = nn.BatchNorm2d(12)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = nn.Sequential(BasicBlock(16, 16, stride=2))
-        self.layer2 = nn.Sequential(BasicBlock(16, 32))
-        self.layer3 = nn.Sequential(BasicBlock(32, 48, stride=2))
+        self.layer1 = nn.Sequential(BasicBlock(12, 12))
+        self.layer2 = nn.Sequential(BasicBlock(12, 24, stride=2))
+        self.layer3 = nn.Sequential(BasicBlock(24, 48, stride=2))
         self.layer4 = nn.Sequential(BasicBlock(48, 64))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, classes)
@@ -134,7 +134,8 @@ class TinyInception(nn.Module):
 
     def __init__(self, *, classes: int = 8) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvBNReLU(3, 16, stride=2), ConvBNReLU(16, 24, stride=2))
+        self.stem = nn.Sequential(ConvBNReLU(3, 12, stride=2), ConvBNReLU(12, 24))
+        self.pool1 = nn.MaxPool2d(2)
         self.mixed_a = Mixed(24, width=16)
         self.pool2 = nn.MaxPool2d(2)
         self.mixed_b = Mixed(64, width=24)
@@ -144,6 +145,6 @@ class TinyInception(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, (N, classes)."""
-        x = self.mixed_a(self.stem(x))
+        x = self.mixed_a(self.pool1(self.stem(x)))
         x = self.mixed_c(self.mixed_b(self.pool2(x)))
         return self.fc(torch.flatten(self.avgpool(x), 1))

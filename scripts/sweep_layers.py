@@ -1,0 +1,35 @@
+"""Score every candidate layer of a network in one pass; write a table and a figure.
+
+    python scripts/sweep_layers.py model=tiny_vgg
+    python scripts/sweep_layers.py model=resnet50 dataset=imagenet dataset.root=DIR
+
+Takes the same key=value overrides as gradcam-bench; writes into results/layers/<dataset>-<model>
+unless output_dir= says otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gradcam_bench import api, figures, markup, summary, tables
+from gradcam_bench.errors import UserError
+from gradcam_bench.figures import style
+
+
+def main(overrides: list[str]) -> None:
+    config, choices = api.compose(["layers=all", *overrides])
+    folder = config.output_dir or f"results/layers/{choices['dataset']}-{choices['model']}"
+    found = api.run(["layers=all", *overrides], output_dir=folder)
+    print(summary.finish(folder))
+    wide = tables.headline(found.summary)
+    markup.to_csv(wide, Path(folder) / "layers.csv")
+    style.save(figures.layer_sweep(found.summary), Path(folder) / "layers")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"sweep_layers: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,113 @@
+"""The command as users type it: exit codes, one message, no traceback."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+QUICK = ["dataset.length=6", "faithfulness.steps=4", "scoring=torch"]
+
+
+def cli(*arguments, cwd):
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error::DeprecationWarning:gradcam_bench",
+            "-m",
+            "gradcam_bench",
+            *arguments,
+        ],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_default_run_writes_what_the_design_promises(tmp_path):
+    done = cli(*QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "results" / "shapes" / "tiny_resnet"
+    for name in ("scores/part-00000.parquet", "summary.csv", "run.json", "report.html"):
+        assert (out / name).is_file(), name
+    assert list((out / "figures").glob("*.png"))
+    summary = pd.read_csv(out / "summary.csv")
+    assert list(summary.columns) == (
+        ["method", "layer", "metric", "value", "ci_low", "ci_high", "n", "n_undefined"]
+    )
+    promised = [
+        "cls_err_top1",
+        "cls_err_top5",
+        "gt_known_loc_err",
+        "loc_err_top1",
+        "loc_err_top5",
+        "mean_box_iou",
+        "pointing_hit",
+        "energy_in_box",
+        "deletion_auc",
+        "insertion_auc",
+    ]
+    assert set(promised) <= set(summary.metric)
+    assert "grad_cam" in done.stdout
+    assert "random" in done.stdout
+    # Nothing beside the output folder: no log, no outputs/, no .hydra.
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=resnet51"], "Could not find 'model/resnet51'"),
+        (["model=resnet51"], "model=torchvision model.name=NAME"),
+        (["dataset=imagnet"], "Could not find 'dataset/imagnet'"),
+        (["protocol=gradcam2016"], "Could not find 'protocol/gradcam2016'"),
+        (["datset.limit=3"], "datset"),
+        (["dataset.limti=3"], "limti"),
+        (["batch_size=many"], "batch_size"),
+        (["methods=[gradcam]"], "Nearest: grad_cam"),
+        (["dataset=imagenet", "dataset.root=nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["report"], "DIR"),
+    ],
+)
+def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, message):
+    done = cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("gradcam-bench:") == 1
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_misspelt_key_in_an_experiment_file_is_refused(tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "typo.yaml").write_text("# @package _global_\ndataset:\n  limti: 3\n")
+    (folder / "top.yaml").write_text("# @package _global_\nbatchsize: 3\n")
+    for name, key in (("typo", "limti"), ("top", "batchsize")):
+        done = cli("--config-dir", "conf", f"experiment={name}", cwd=tmp_path)
+        assert done.returncode == 2
+        assert key in done.stderr
+
+
+def test_reporting_does_not_import_torch():
+    code = (
+        "import sys, gradcam_bench, gradcam_bench.store, gradcam_bench.summary;"
+        "import gradcam_bench.report; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_overlay_function_survives_any_import_order():
+    code = (
+        "from gradcam_bench import overlay; import gradcam_bench.overlays;"
+        "from gradcam_bench import overlay as again, GradCAM;"
+        "assert callable(overlay) and again is overlay"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,165 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot, rcParams
+from PIL import Image
+from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
+
+from gradcam_bench import figures, paired, tables
+from gradcam_bench.errors import UserError
+from gradcam_bench.figures import photographs, style
+
+ROWS = make_rows(sweep=True)
+SUMMARY = tables.summarize(ROWS)
+NETWORK = CELLS[1]
+
+
+def drawn_line(ax, label):
+    (line,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+def test_accuracy_against_iou_is_the_share_of_boxes_at_least_that_good():
+    ax = figures.accuracy_vs_iou(ROWS, pairs=[NETWORK])
+    x, y = drawn_line(ax, "Grad-CAM")
+    iou = ROWS.loc[ROWS["layer"] == "layer4", "box_iou"]
+    assert y[0] == 100
+    assert y[np.isclose(x, 0.5)][0] == pytest.approx(100 * (iou >= 0.5).mean())
+    assert (np.diff(y) <= 0).all()
+
+
+def test_accuracy_against_threshold_peaks_at_max_box_acc():
+    ax = figures.accuracy_vs_threshold(ROWS, pairs=[NETWORK])
+    _, y = drawn_line(ax, "Grad-CAM")
+    at = (SUMMARY["metric"] == "max_box_acc") & (SUMMARY["layer"] == "layer4")
+    assert y.max() == pytest.approx(SUMMARY[at]["value"].iloc[0])
+
+
+def test_faithfulness_curves_are_the_means_of_the_stored_curves():
+    figure = figures.faithfulness_curves(ROWS, pairs=[NETWORK])
+    x, y = drawn_line(figure.axes[0], "Grad-CAM")
+    stored = np.stack(list(ROWS.loc[ROWS["layer"] == "layer4", "deletion_curve"]))
+    assert (x[0], x[-1]) == (0, 100)
+    assert np.allclose(y, stored.mean(axis=0))
+
+
+def test_layer_sweep_draws_every_layer_in_order_with_its_interval():
+    figure = figures.layer_sweep(SUMMARY, metrics=["gt_known_loc_err"])
+    (ax,) = figure.axes
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["layer3", "layer4"]
+    container = ax.containers[0]
+    at = (SUMMARY["metric"] == "gt_known_loc_err") & (SUMMARY["method"] == "grad_cam")
+    assert np.allclose(container.lines[0].get_ydata(), SUMMARY[at]["value"])
+    (bars,) = container.lines[2]
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    assert np.allclose(ends, SUMMARY[at][["ci_low", "ci_high"]])
+
+
+def test_architectures_and_heat_table_show_every_run():
+    two = pd.concat([SUMMARY.assign(run="a"), tables.summarize(make_rows(seed=1)).assign(run="b")])
+    ax = figures.architectures(two)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a\n(best of 2)", "b\n(best of 2)"]
+    ax = figures.heat_table(two)
+    texts = [text.get_text() for text in ax.texts]
+    at = (two["metric"] == "gt_known_loc_err") & (two["method"] == "grad_cam")
+    assert texts == [f"{v:.1f}" for v in two[at]["value"]]
+
+
+def test_paired_differences_fill_only_what_is_certain():
+    tests = paired.compare(paired.candidates(ROWS, "mean_box_iou"), "mean_box_iou")
+    tests.loc[0, "p_holm"] = 0.2
+    ax = figures.paired_differences(tests)
+    faces = [line.get_markerfacecolor() for line in ax.get_lines() if line.get_marker() == "o"]
+    assert [face == "white" for face in faces] == [True, False, False]
+    assert len(figures.paired_differences(tests, limit=2).get_yticks()) == 2
+
+
+def test_cost_is_drawn_against_quality():
+    costs = pd.DataFrame(
+        {"name": ["a", "b"], "seconds": [0.1, 0.3], "value": [40.0, 30.0],
+         "ci_low": [35.0, 25.0], "ci_high": [45.0, 35.0]}
+    )  # fmt: skip
+    ax = figures.cost_vs_quality(costs)
+    points = [container.lines[0].get_xydata()[0].tolist() for container in ax.containers]
+    assert points == [[0.1, 40], [0.3, 30]]
+
+
+def test_gallery_orders_pictures_from_best_to_worst():
+    pictures = make_pictures(ROWS)
+    figure = figures.gallery(pictures, ROWS, columns=2)
+    shown = [float(ax.get_title().split()[0]) for ax in figure.axes]
+    kept = ROWS[ROWS["image_id"].isin(pictures["image_id"]) & (ROWS["layer"] == "layer4")]
+    ordered = sorted(kept["box_iou"].round(2), reverse=True)
+    assert shown[:2] == ordered[:2]
+    assert shown[4:] == ordered[::-1][:2]
+
+
+def test_stored_heatmap_is_upsampled_like_torch():
+    torch = pytest.importorskip("torch")
+    low = np.random.default_rng(0).integers(0, 256, size=(4, 5)).astype(np.uint8)
+    ours = photographs.stored_heatmap(low.tobytes(), (4, 5), (32, 40))
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(low / 255.0)[None, None], size=(32, 40), mode="bilinear"
+    )[0, 0].numpy()
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_an_overlay_leaves_the_picture_where_the_map_is_zero():
+    picture = np.full((2, 2, 3), 100, np.uint8)
+    mixed = photographs.blended(picture, np.array([[0.0, 1.0], [0.0, 0.5]]))
+    assert (mixed[:, 0] == 100).all()
+    assert (mixed[:, 1] != 100).any(axis=-1).all()
+
+
+def test_figures_are_one_column_wide_and_leave_the_global_style_alone():
+    before = dict(rcParams)
+    figure = figures.score_distributions(ROWS)
+    assert figure.get_figwidth() == style.COLUMN
+    assert dict(rcParams) == before
+    assert not pyplot.get_fignums()
+
+
+def test_colors_of_methods_differ_and_controls_are_grey():
+    names = ["a", "b", "c", "d", "e", "random", "center"]
+    colors = [style.color(names, name) for name in names]
+    assert len(set(colors)) == len(names)
+    for grey in colors[-2:]:
+        assert grey[1:3] == grey[3:5] == grey[5:7]
+
+
+def test_write_figures_writes_png_and_pdf_of_all_that_the_rows_allow(tmp_path):
+    rows = break_image(ROWS, "image003", "image003.jpg: truncated")
+    directory = store_run(tmp_path / "run", rows, pictures=make_pictures(rows))
+    written = figures.write_figures(directory)
+    names = {path.stem for path in written}
+    assert names == {
+        "layer_sweep", "paired_differences", "score_distributions", "faithfulness_curves",
+        "accuracy_vs_iou", "accuracy_vs_threshold", "gallery",
+    }  # fmt: skip
+    assert names <= set(figures.CAPTIONS)
+    for path in written:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width == pytest.approx(300 * style.COLUMN, abs=2)
+                assert np.asarray(image.convert("L")).std() > 5
+        else:
+            assert path.read_bytes().startswith(b"%PDF")
+
+
+def test_a_run_without_faithfulness_boxes_or_pictures_still_has_figures(tmp_path):
+    rows = make_rows(20, cells=CELLS[1:], curves=False)
+    rows = rows.drop(columns=[c for c in rows if "box_" in c or "loc" in c])
+    directory = store_run(tmp_path / "run", rows, run=run_json(config={}))
+    assert {path.stem for path in figures.write_figures(directory)} == {"score_distributions"}
+
+
+def test_what_cannot_be_drawn_says_what_is_missing():
+    rows = make_rows(10, curves=False)
+    with pytest.raises(UserError, match=r"no deletion curves: run with faithfulness\.enabled"):
+        figures.faithfulness_curves(rows)
+    with pytest.raises(UserError, match="no threshold sweep: run with protocol 'wsol_v1'"):
+        figures.accuracy_vs_threshold(rows)
+    with pytest.raises(UserError, match="the summary has no mask_iou; it has: "):
+        figures.heat_table(SUMMARY, metric="mask_iou")
+    with pytest.raises(UserError, match="no picture of cam at layer4 has a box_iou"):
+        figures.gallery(make_pictures(ROWS), ROWS, cell=("cam", "layer4"))

@@ -1,0 +1,274 @@
+import json
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
+
+from gradcam_bench import findings, report, runs
+from gradcam_bench.errors import UserError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    rows = break_image(make_rows(sweep=True), "image003", "image003.jpg: <b>truncated</b>")
+    one = store_run(folder / "one", rows, pictures=make_pictures(rows))
+    other = make_rows(40, seed=1, shift=-0.4)
+    two = store_run(
+        folder / "two", other, run=run_json("vgg16", n_images=40), pictures=make_pictures(other)
+    )
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def page(directories, tmp_path_factory):
+    return report.write_report(directories, tmp_path_factory.mktemp("report") / "report.html")
+
+
+# --- findings
+
+
+def test_the_best_cell_is_the_one_of_least_gt_known_error(directories):
+    best = findings.best_cell(runs.load_runs(directories))
+    assert (best.run.name, best.cell, best.metric.name) == (
+        "resnet50", ("grad_cam", "layer4"), "gt_known_loc_err",
+    )  # fmt: skip
+
+
+def test_answers_say_best_lead_certainty_controls_papers_and_failures(directories):
+    found = {a.question: a for a in findings.answers(runs.load_runs(directories[:1]))}
+    assert found["Which is best?"].short == "grad_cam at layer4"
+    lead = found["By how much, and is it certain?"]
+    assert lead.short == "certain"
+    assert "ahead of grad_cam, layer3" in lead.text
+    assert "McNemar, exact, Holm over 3 comparisons" in lead.text
+    assert found["Does it beat the controls?"].short == "yes"
+    assert (
+        "published numbers lie inside our intervals" in found["Does it agree with the papers?"].text
+    )
+    assert "of 60 images" in found["Where does it fail?"].short
+    assert "could not be scored: 1" in found["Where does it fail?"].text
+
+
+def test_two_equal_layers_are_told_apart_by_no_number_of_images():
+    rows = make_rows()
+    same = rows[rows["layer"] == "layer4"]
+    rows = pd.concat([same, same.assign(layer="copy"), rows[rows["layer"] == "input"]])
+    run = runs.Run("m", None, rows, {"config": {}}, runs.tables.summarize(rows), pd.DataFrame())
+    lead = findings.answers([run])[1]
+    assert lead.short == "not certain"
+    assert "p = 1 " in lead.text
+    assert "No number of images would show a lead of zero" in lead.text
+
+
+def test_kinds_of_failure_add_up_to_all_images(directories):
+    run = runs.load_run(directories[0])
+    kinds = findings.failure_kinds(run.rows, ("grad_cam", "layer4"))
+    assert kinds["images"].sum() == 60
+    at = (run.rows["layer"] == "layer4") & run.rows["error"].isna()
+    assert kinds["images"].iloc[0] == run.rows.loc[at, "gt_known_loc"].sum()
+
+
+def test_error_by_group_by_hand():
+    rows = make_rows(4, cells=(("grad_cam", "layer4"),)).assign(
+        top1_correct=[1.0, 1.0, 1.0, 0.0], gt_known_loc=[1.0, 1.0, 0.0, 0.0],
+        object_area=[0.1, 0.2, 0.3, 0.9],
+    )  # fmt: skip
+    found = findings.error_by_group(rows, ("grad_cam", "layer4")).set_index("group")
+    assert found.loc["the class was recognised", "error"] == pytest.approx(100 / 3)
+    assert found.loc["it was not", ["error", "n"]].tolist() == [100, 1]
+    assert found.loc["the object is small", "error"] == 0
+    assert found.loc["it is large", "error"] == 100
+
+
+def test_worst_classes_come_first_and_rare_ones_not_at_all():
+    rows = make_rows(5, cells=(("grad_cam", "layer4"),)).assign(
+        label=[0, 0, 1, 1, 2], box_iou=[0.5, 0.7, 0.1, 0.3, 0.0]
+    )
+    found = findings.worst_classes(rows, ("grad_cam", "layer4"), class_names=["a", "b", "c"])
+    assert found["class"].tolist() == ["b", "a"]
+    assert found["Box IoU"].tolist() == pytest.approx([0.2, 0.6])
+
+
+# --- loading
+
+
+def test_runs_of_one_model_are_told_apart_by_folder(directories, tmp_path):
+    copy = shutil.copytree(directories[0], tmp_path / "again")
+    names = [run.name for run in runs.load_runs([directories[0], copy])]
+    assert names == ["resnet50 (one)", "resnet50 (again)"]
+    with pytest.raises(UserError, match="a folder was given twice"):
+        runs.load_runs([copy, copy])
+    with pytest.raises(UserError, match="at least one folder"):
+        runs.load_runs([])
+    with pytest.raises(UserError, match="holds no run"):
+        report.main([str(tmp_path)])
+
+
+# --- the page
+
+
+def test_the_page_is_whole_and_asks_for_nothing_outside(page):
+    html = page.read_text()
+    outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", html)
+    assert [link for link in outside if not link.startswith(("#", "data:", "$"))] == []
+    assert "default-src 'none'" in html
+    for section in [
+        "answers",
+        "scores",
+        "figures",
+        "tests",
+        "papers",
+        "failures",
+        "gallery",
+        "metrics",
+        "how",
+    ]:
+        assert f'<section id="{section}">' in html
+
+
+def test_stored_text_is_escaped(page):
+    html = page.read_text()
+    assert "<script>alert(1)</script>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<b>truncated</b>" not in html
+    assert "class \\u003c0\\u003e \\u0026 co" in html  # in the gallery's data
+
+
+def test_the_page_is_the_same_twice(tmp_path):
+    rows = make_rows(12, cells=CELLS[1:3], curves=False)
+    directory = store_run(tmp_path / "run", rows, pictures=make_pictures(rows))
+    one, two = (report.write_report([directory], tmp_path / name) for name in ("a.html", "b.html"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_gallery_data_holds_every_picture_with_its_scores(directories):
+    run = runs.load_run(directories[0])
+    data = report.gallery_data(run, limit=5, best=("grad_cam", "layer4"))
+    json.dumps(data, allow_nan=False)
+    assert len(data["images"]) == 5
+    assert data["cells"][data["first"]] == "Grad-CAM, layer4"
+    names = [score["name"] for score in data["scores"]]
+    for image in data["images"]:
+        row = run.rows[
+            (run.rows["image_id"] == image["id"]) & (run.rows["layer"] == "layer4")
+        ].iloc[0]
+        cell = image["cells"][data["first"]]
+        if row["error"] is None or pd.isna(row["error"]):
+            assert cell["scores"][names.index("box_iou")] == pytest.approx(row["box_iou"], abs=1e-4)
+            assert cell["hit"] == row["gt_known_loc"]
+            assert cell["box"] == [4, 5, 20, 24]
+
+
+def test_tables_are_written_beside_the_report(page):
+    folder = page.parent / "tables"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{suffix}" for name in ("headline", "published") for suffix in ("md", "tex", "csv")
+    }
+    assert "\\toprule" in (folder / "headline.tex").read_text()
+    back = pd.read_csv(folder / "headline.csv")
+    assert list(back["run"].unique()) == ["resnet50", "vgg16"]
+
+
+def test_main_puts_the_report_into_the_folder_of_the_run_or_of_all_runs(tmp_path, capsys):
+    rows = make_rows(12, cells=(("random", "input"), ("center", "input")), curves=False)
+    directory = store_run(tmp_path / "run", rows, run={"config": {}})
+    again = shutil.copytree(directory, tmp_path / "again")
+    report.main([str(directory)])
+    assert (directory / "report.html").samefile(capsys.readouterr().out.strip())
+    assert "nothing can be called best" in (directory / "report.html").read_text()  # controls only
+    report.main([str(directory), str(again)])
+    assert (tmp_path / "report.html").samefile(capsys.readouterr().out.strip())
+
+
+# --- in a real browser
+
+SCENARIO = """
+const log = {};
+const $ = (id) => document.getElementById(id);
+const tell = (id, kind) => $(id).dispatchEvent(new Event(kind, {bubbles: true}));
+const set = (id, value) => { $(id).value = value; tell(id, "input"); };
+const count = () => $("count").textContent;
+const ids = () => [...document.querySelectorAll("#cards .card")].map((card) => card.dataset.id);
+window.addEventListener("load", () => setTimeout(() => {
+  log.ready = document.documentElement.dataset.ready;
+  log.all = count();
+  log.worst = ids();
+  set("order", "best"); log.best = ids();
+  set("outcome", "hit"); log.hit = count();
+  set("outcome", "miss"); log.miss = count();
+  set("outcome", "all");
+  set("text", "image001"); log.text = ids(); set("text", "");
+  set("class", $("class").options[1].value); log.one_class = count(); set("class", "");
+  log.panels = document.querySelector("#cards .card").querySelectorAll("canvas").length;
+  document.querySelectorAll("#cells input").forEach((box) => { box.checked = true; });
+  tell("filters", "input");
+  log.side_by_side = document.querySelector("#cards .card").querySelectorAll("canvas").length;
+  const card = document.querySelector("#cards .card");
+  card.focus();
+  card.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+  log.focus = document.activeElement.dataset.id === ids()[1];
+  card.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"}));
+  log.open = $("large").open;
+  log.large = $("large-body").querySelectorAll("canvas").length;
+  $("close").click();
+  log.closed = !$("large").open;
+  $("run").value = "1";
+  tell("run", "change");
+  log.other_run = count();
+  setTimeout(() => {
+    const canvas = document.querySelector("#cards canvas");
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    log.painted = new Set(pixels).size;
+    const out = document.createElement("pre");
+    out.id = "log";
+    out.textContent = JSON.stringify(log);
+    document.body.append(out);
+  }, 300);
+}, 300));
+"""
+
+
+def browse(path, profile, *options):
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run", "--enable-logging=stderr",
+        f"--user-data-dir={profile}", "--virtual-time-budget=4000", *options, path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, errors
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium on the path")
+def test_the_gallery_works_in_a_browser_without_console_errors(page, directories, tmp_path):
+    scripted = tmp_path / "report.html"
+    html = page.read_text()
+    scripted.write_text(html.replace("</body>", f"<script>{SCENARIO}</script></body>"))
+    dom, errors = browse(scripted, tmp_path / "profile", "--dump-dom")
+    assert errors == []
+    found = re.search(r'<pre id="log">(.*?)</pre>', dom)
+    assert found, "the page did not run to its end"
+    log = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    rows = runs.load_run(directories[0]).rows
+    kept = rows[(rows["layer"] == "layer4") & (rows["image_id"] < "image012")]
+    defined = kept[kept["box_iou"].notna()].sort_values("box_iou")
+    assert log["ready"] == "yes"
+    assert log["all"] == "12 of 12 images"
+    assert log["worst"][:-1] == list(defined["image_id"])  # the broken image comes last
+    assert log["best"][:-1] == list(defined["image_id"])[::-1]
+    assert log["hit"] == f"{int(kept['gt_known_loc'].sum())} of 12 images"
+    assert log["miss"] == f"{int((kept['gt_known_loc'] == 0).sum())} of 12 images"
+    assert log["text"] == ["image001"]
+    assert 0 < int(log["one_class"].split()[0]) < 12
+    assert (log["panels"], log["side_by_side"], log["large"]) == (1, 4, 4)
+    assert log["focus"]
+    assert log["open"]
+    assert log["closed"]
+    assert log["other_run"] == "12 of 12 images"
+    assert log["painted"] > 50
