@@ -17,10 +17,16 @@ from gradcam_bench.errors import UserError, nearest
 
 @dataclass
 class Faithfulness:
-    """Deletion and insertion."""
+    """Deletion, insertion and their kin; the values are explained in faithfulness.py."""
 
     enabled: bool = True
     steps: int = 28  # ceil(H*W / steps) pixels each
+    deletion_baseline: str = "zeros"  # zeros, black, blur, mean, noise
+    insertion_baseline: str = "blur"
+    ties: str = "stable"  # stable, reversed, random
+    score: str = "probability"  # or logit
+    target: str = "predicted"  # or label: the class whose map and score are followed
+    road: bool = False  # eight sparse linear systems a map: about a second at 224 x 224
 
 
 @dataclass

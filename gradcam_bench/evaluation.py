@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from gradcam_bench import localization
-from gradcam_bench.faithfulness import DeletionInsertion, area_under_curve
+from gradcam_bench.faithfulness import Perturber, area_under_curve
 from gradcam_bench.feed import Batch, Item
 from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.heatmap import heatmaps, upsample
@@ -36,7 +36,9 @@ class Evaluation:
         preprocessing: of the network's input.
         methods: names from `METHODS` and `CONTROLS`.
         protocols: by name; the first gives the columns without a suffix, further ones `@name`.
-        faithfulness: deletion and insertion, or None.
+        faithfulness: deletion, insertion and their kin, or None.
+        follow_label: faithfulness follows the label instead of the prediction.
+        road: ROAD too.
         seed: of everything random.
         device: of the network.
     """
@@ -48,12 +50,15 @@ class Evaluation:
         *,
         methods: Sequence[str],
         protocols: Sequence[Protocol],
-        faithfulness: DeletionInsertion | None,
+        faithfulness: Perturber | None,
+        follow_label: bool = False,
+        road: bool = False,
         seed: int,
         device: torch.device,
     ) -> None:
         self.cam, self.preprocessing, self.faithfulness = cam, preprocessing, faithfulness
         self.protocols, self.seed, self.device = protocols, seed, device
+        self.follow_label, self.road = follow_label, road
         self.methods = [name for name in methods if name in METHODS]
         self.controls = [name for name in methods if name in CONTROLS]
         # Protocols that need the same heatmap share it, and those that sweep share its level sets.
@@ -88,13 +93,14 @@ class Evaluation:
             predicted = logits.argmax(1)
             located = self._maps(good, labels)
             followed = located
-            if self.faithfulness and not torch.equal(labels, predicted):
-                followed = self._maps(good, predicted)
+            targets = labels if self.follow_label else predicted
+            if self.faithfulness and not torch.equal(labels, targets):
+                followed = self._maps(good, targets)
             self.cam.release()
             rows = self._rows(good, logits, labels, predicted)
             self._localize(good, located, rows)
             if self.faithfulness:
-                self._perturb(good, x, followed, predicted, rows)
+                self._perturb(good, x, followed, targets, rows)
             kept = [i for i, item in enumerate(good) if item.index in keep]
             if kept:
                 gallery = self._gallery(good, located, kept)
@@ -171,23 +177,35 @@ class Evaluation:
         items: Sequence[Item],
         x: Tensor,
         maps: dict[Cell, Tensor],
-        predicted: Tensor,
+        targets: Tensor,
         rows: dict[int, list[Row]],
     ) -> None:
         assert self.faithfulness is not None
         size = (self.preprocessing.size, self.preprocessing.size)
         stacked = torch.stack([upsample(maps[cell].relu(), size) for cell in self.cells], dim=1)
         finite = torch.isfinite(stacked).all(-1).all(-1)
-        curves = self.faithfulness(x, torch.nan_to_num(stacked), predicted)
-        for name, values in (("deletion", curves.deletion), ("insertion", curves.insertion)):
-            # The map of a class whose gradients are not finite orders nothing: undefined.
-            values = values.where(finite[..., None], torch.nan)
-            areas = area_under_curve(values).cpu().numpy()
-            points = values.cpu().numpy()
-            for i, item in enumerate(items):
-                for c, row in enumerate(rows[item.index]):
-                    row[f"{name}_auc"] = float(areas[i, c])
-                    row[f"{name}_curve"] = points[i, c].tolist()
+        # A map that is not finite (its gradients were not) orders nothing: all undefined.
+        usable = torch.nan_to_num(stacked, nan=0.0, posinf=0.0, neginf=0.0)
+        ids = [item.image_id for item in items]
+        curves = self.faithfulness.curves(x, usable, targets, ids)
+        scores = {
+            "deletion_auc": area_under_curve(curves.deletion),
+            "insertion_auc": area_under_curve(curves.insertion),
+            **self.faithfulness.confidence(x, usable, targets),
+        }
+        if self.road:
+            scores |= self.faithfulness.road(x, usable, targets, ids)
+        values = {
+            name: score.where(finite, torch.nan).cpu().numpy() for name, score in scores.items()
+        }
+        points = {
+            f"{name}_curve": curve.where(finite[..., None], torch.nan).cpu().numpy()
+            for name, curve in (("deletion", curves.deletion), ("insertion", curves.insertion))
+        }
+        for i, item in enumerate(items):
+            for c, row in enumerate(rows[item.index]):
+                row.update({name: float(value[i, c]) for name, value in values.items()})
+                row.update({name: value[i, c].tolist() for name, value in points.items()})
 
     def _gallery(
         self, items: Sequence[Item], maps: dict[Cell, Tensor], kept: Sequence[int]

@@ -1,25 +1,67 @@
-"""Deletion and insertion: does the class score follow the map's order of the pixels?
+"""Faithfulness: does the class score follow the map?
+
+Deletion and insertion along the map's order of the pixels, the score of the image seen through the
+map (average drop and its kin), and ROAD.
 
 References:
-    Petsiuk, Das and Saenko, RISE, BMVC 2018, section 4.1 and the authors' evaluation code.
+    Petsiuk, Das and Saenko, RISE, BMVC 2018, section 4.1 and the authors' evaluation code;
+    Chattopadhay et al., Grad-CAM++, WACV 2018, section 4.1; Rong et al., ROAD, ICML 2022.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.heatmap import normalize_by_max
+from gradcam_bench.methods import image_rng
+from gradcam_bench.models import Preprocessing
+from gradcam_bench.perturbation import BASELINES, TIES, baseline, n_points, pixel_rank
+from gradcam_bench.road import road_images
 from gradcam_bench.scoring import Scorer
 
-BLUR_SIZE, BLUR_SIGMA = 11, 5.0  # RISE's klen and ksig
+SCORES = ("probability", "logit")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The choices behind deletion and insertion; the defaults are RISE's.
+
+    Attributes:
+        steps: of a curve; ceil(H*W / steps) pixels a step.
+        deletion_baseline: what deleted pixels become, one of `perturbation.BASELINES`.
+        insertion_baseline: what insertion starts from.
+        ties: the order of equal pixels, one of `perturbation.TIES`.
+        score: "probability" (softmax) or "logit".
+
+    Raises:
+        UserError: an unknown choice, with the known ones.
+    """
+
+    steps: int = 28
+    deletion_baseline: str = "zeros"
+    insertion_baseline: str = "blur"
+    ties: str = "stable"
+    score: str = "probability"
+
+    def __post_init__(self) -> None:
+        choices = {
+            "deletion_baseline": BASELINES,
+            "insertion_baseline": BASELINES,
+            "ties": TIES,
+            "score": SCORES,
+        }
+        for key, known in choices.items():
+            if getattr(self, key) not in known:
+                raise UserError(
+                    f"faithfulness.{key} expects one of {', '.join(known)}, "
+                    f"got {getattr(self, key)!r}."
+                )
 
 
 @dataclass(frozen=True)
@@ -28,60 +70,11 @@ class Curves:
 
     Attributes:
         deletion: (N, M, P) from the image to the baseline.
-        insertion: (N, M, P) from the blurred image to the image.
+        insertion: (N, M, P) from the baseline to the image.
     """
 
     deletion: Tensor
     insertion: Tensor
-
-
-def n_points(size: tuple[int, int], steps: int) -> tuple[int, int]:
-    """Return (pixels a step, points of a curve) for an (H, W) image.
-
-    A step changes ceil(H*W / steps) pixels; both ends are points: ceil(H*W / step) + 1 of them.
-
-    Raises:
-        UserError: steps is not in [1, H*W].
-    """
-    pixels = size[0] * size[1]
-    if not 1 <= steps <= pixels:
-        raise UserError(f"faithfulness.steps expects 1 to {pixels} (H*W), got {steps}.")
-    step = math.ceil(pixels / steps)
-    return step, math.ceil(pixels / step) + 1
-
-
-def step_of_pixel(heatmaps: Tensor, step: int) -> Tensor:
-    """Return at which point of the curve each pixel changes, minus one.
-
-    Pixels go in descending order of the heatmap, `step` at a time; ties in row-major order.
-
-    Args:
-        heatmaps: (..., H, W), finite.
-        step: pixels a time.
-
-    Returns:
-        (..., H, W) int32: pixel p differs from the start at point k exactly if value < k.
-    """
-    flat = heatmaps.flatten(-2)
-    order = flat.argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank.scatter_(-1, order, torch.arange(flat.shape[-1], device=flat.device).expand_as(order))
-    return (rank // step).to(torch.int32).view_as(heatmaps)
-
-
-def rise_blur(images: Tensor) -> Tensor:
-    """Blur normalised images (N, 3, H, W) as RISE's insertion starts from.
-
-    The kernel is what scipy's gaussian_filter (sigma 5, mode "reflect") makes of a centred delta in
-    an 11 x 11 window: reflection makes it nearly a box. Zero padding 5, in normalised space.
-    """
-    delta = np.zeros((BLUR_SIZE, BLUR_SIZE))
-    delta[BLUR_SIZE // 2, BLUR_SIZE // 2] = 1
-    kernel = torch.from_numpy(ndimage.gaussian_filter(delta, BLUR_SIGMA)).to(images)
-    channels = images.shape[1]
-    return F.conv2d(
-        images, kernel.expand(channels, 1, -1, -1), padding=BLUR_SIZE // 2, groups=channels
-    )
 
 
 def area_under_curve(curves: Tensor) -> Tensor:
@@ -90,92 +83,199 @@ def area_under_curve(curves: Tensor) -> Tensor:
     return (curves.sum(-1) - ends) / (curves.shape[-1] - 1)
 
 
-class DeletionInsertion:
-    """Deletion and insertion curves in full batches that do not stop at an image's border.
-
-    Points that curves share are scored once: the clean image and its blur serve all maps of an
-    image, and the all-zeros baseline serves the whole run.
+class Perturber:
+    """Scores perturbed images in full batches that do not stop at an image's border.
 
     Args:
         scorer: images to logits.
-        steps: of a curve; ceil(H*W / steps) pixels a step.
+        preprocessing: of the images, for baselines defined in image space.
+        options: of the curves.
         batch_size: images scored at a time; bounds the memory (batch_size * 3 * H * W floats).
+        seed: of everything random, with the image's id.
     """
 
-    def __init__(self, scorer: Scorer, *, steps: int, batch_size: int) -> None:
-        self.scorer, self.steps, self.batch_size = scorer, steps, batch_size
-        self._baseline: Tensor | None = None
+    def __init__(
+        self,
+        scorer: Scorer,
+        preprocessing: Preprocessing,
+        options: Options | None = None,
+        *,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.scorer, self.preprocessing, self.options = scorer, preprocessing, options or Options()
+        self.batch_size, self.seed = batch_size, seed
+        self._all_zeros: Tensor | None = None
         self._buffer: Tensor | None = None
 
-    def __call__(self, images: Tensor, heatmaps: Tensor, targets: Tensor) -> Curves:
-        """Score the curves.
+    def curves(
+        self, images: Tensor, heatmaps: Tensor, targets: Tensor, image_ids: Sequence[str]
+    ) -> Curves:
+        """Score deletion and insertion.
+
+        Points that curves share are scored once: the clean image and the baselines serve all maps
+        of an image, and an all-zeros baseline serves the whole run.
 
         Args:
             images: (N, 3, H, W), normalised.
             heatmaps: (N, M, H, W), finite; only their order matters.
             targets: (N,) the class followed, usually the prediction on the clean image.
+            image_ids: N of them.
 
         Returns:
-            Curves of softmax probabilities, float32, on the images' device.
+            Probabilities or logits, float32, on the images' device.
         """
         n, m = heatmaps.shape[:2]
-        step, points = n_points((images.shape[-2], images.shape[-1]), self.steps)
-        changes = step_of_pixel(heatmaps, step)
-        blurred = rise_blur(images)
-        if self._baseline is None:
-            self._baseline = self._probabilities(torch.zeros_like(images[:1]))[0]
+        options = self.options
+        step, points = n_points((images.shape[-2], images.shape[-1]), options.steps)
+        rank = pixel_rank(heatmaps, ties=options.ties, image_ids=image_ids, seed=self.seed)
+        changes = (rank // step).to(torch.int32)
+        removed, start = (
+            baseline(
+                name,
+                images,
+                preprocessing=self.preprocessing,
+                image_ids=image_ids,
+                seed=self.seed,
+            )
+            for name in (options.deletion_baseline, options.insertion_baseline)
+        )
         deletion = torch.empty(n, m, points, device=images.device)
         insertion = torch.empty_like(deletion)
         clean = self._scores(images, targets)
         deletion[..., 0] = insertion[..., -1] = clean[:, None]
-        deletion[..., -1] = self._baseline[targets][:, None]
-        insertion[..., 0] = self._scores(blurred, targets)[:, None]
+        deletion[..., -1] = self._ends(options.deletion_baseline, removed, targets)[:, None]
+        insertion[..., 0] = self._ends(options.insertion_baseline, start, targets)[:, None]
         inner = points - 2
         if inner > 0:
-            scores = torch.cat(list(self._inner(images, blurred, changes, targets, inner)))
+            scores = torch.cat(list(self._inner(images, removed, start, changes, targets, inner)))
             deletion[..., 1:-1], insertion[..., 1:-1] = scores.view(n, m, 2, inner).unbind(2)
         return Curves(deletion, insertion)
 
-    def _scores(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the target's probability for each image, (N,), a bounded batch at a time."""
-        chunks = zip(
-            images.split(self.batch_size), targets.split(self.batch_size), strict=True
-        )
+    def confidence(self, images: Tensor, heatmaps: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Score the image seen through the map: image * heatmap / max, in normalised space.
+
+        With Y the probability of the clean image and O that of the masked one: average drop is
+        max(0, Y - O) / Y, increase in confidence is O > Y, average gain is max(0, O - Y) / (1 - Y).
+        A drop from Y = 0 and a gain above Y = 1 are undefined (NaN).
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            heatmaps: (N, M, H, W), not negative.
+            targets: (N,).
+
+        Returns:
+            average_drop and average_gain in [0, 1], increase_in_confidence in {0, 1}, and
+            log_odds_drop, the loss of log(p / (1 - p)); (N, M) each.
+        """
+        n, m = heatmaps.shape[:2]
+        clean = self._scores(images, targets, probability=True)[:, None]
+        masks = normalize_by_max(heatmaps.flatten(0, 1)).view_as(heatmaps)
+        masked = (images[:, None] * masks[:, :, None]).flatten(0, 1)
+        through = self._scores(masked, targets.repeat_interleave(m), probability=True).view(n, m)
+        lost, won = (clean - through).relu(), (through - clean).relu()
+        tiny = torch.finfo(torch.float32).tiny
+        odds = [p.clamp(tiny, 1 - 1e-7).logit() for p in (clean, through)]
+        return {
+            "average_drop": torch.where(clean > 0, lost / clean, torch.nan),
+            "increase_in_confidence": (through > clean).float(),
+            "average_gain": torch.where(clean < 1, won / (1 - clean), torch.nan),
+            "log_odds_drop": odds[0] - odds[1],
+        }
+
+    def road(
+        self, images: Tensor, heatmaps: Tensor, targets: Tensor, image_ids: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Score ROAD: the probability after removing most and least relevant pixels.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            heatmaps: (N, M, H, W), finite.
+            targets: (N,).
+            image_ids: seed the imputer's noise and random ties.
+
+        Returns:
+            road_morf and road_lerf, means over the shares removed, and road, half their
+            difference (lerf - morf): (N, M) each.
+        """
+        n, m = heatmaps.shape[:2]
+        ranks = pixel_rank(
+            heatmaps, ties=self.options.ties, image_ids=image_ids, seed=self.seed
+        ).cpu()
+        found: dict[str, Tensor] = {
+            name: torch.empty(n, m, device=images.device) for name in ("road_morf", "road_lerf")
+        }
+        for i in range(n):
+            image = images[i].cpu().numpy()
+            for j in range(m):
+                rng = image_rng(self.seed, image_ids[i], "road")
+                for name, imputed in zip(
+                    found, road_images(image, ranks[i, j].numpy(), rng), strict=True
+                ):
+                    batch = torch.from_numpy(imputed.astype(np.float32)).to(images.device)
+                    scores = self._scores(batch, targets[i].expand(len(batch)), probability=True)
+                    found[name][i, j] = scores.mean()
+        return found | {"road": (found["road_lerf"] - found["road_morf"]) / 2}
+
+    def _ends(self, name: str, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the target's score on baselines, (N,); all-zeros ones are scored once a run."""
+        if name != "zeros":
+            return self._scores(images, targets)
+        if self._all_zeros is None:
+            self._all_zeros = self._activation()(self._logits(images[:1]))[0]
+        return self._all_zeros[targets]
+
+    def _scores(self, images: Tensor, targets: Tensor, *, probability: bool = False) -> Tensor:
+        """Return the target's score for each image, (N,), a bounded batch at a time."""
+        activation = _softmax if probability else self._activation()
+        chunks = zip(images.split(self.batch_size), targets.split(self.batch_size), strict=True)
         return torch.cat(
-            [self._probabilities(x).gather(1, t[:, None])[:, 0] for x, t in chunks]
+            [activation(self._logits(x)).gather(1, t[:, None])[:, 0] for x, t in chunks]
         )
 
-    def _probabilities(self, images: Tensor) -> Tensor:
-        return self.scorer(images.contiguous(memory_format=self.scorer.memory_format)).softmax(1)
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.scorer(images.contiguous(memory_format=self.scorer.memory_format))
+
+    def _activation(self) -> Callable[[Tensor], Tensor]:
+        return _softmax if self.options.score == "probability" else torch.nn.Identity()
 
     def _inner(
-        self, images: Tensor, blurred: Tensor, changes: Tensor, targets: Tensor, inner: int
+        self,
+        images: Tensor,
+        removed: Tensor,
+        start: Tensor,
+        changes: Tensor,
+        targets: Tensor,
+        inner: int,
     ) -> Iterator[Tensor]:
         """Yield the scores of all points between the ends, in the order (image, map, kind, k)."""
         n, m = changes.shape[:2]
         total = n * m * 2 * inner
-        zeros = torch.zeros_like(images[0])
         shape = (min(self.batch_size, total), *images.shape[1:])
         if self._buffer is None or tuple(self._buffer.shape) != shape:
             # Perturbed images are built in the scorer's own layout: no copy on the way.
             self._buffer = torch.empty(
                 shape, device=images.device, memory_format=self.scorer.memory_format
             )
+        activation = self._activation()
         ks = torch.arange(1, inner + 1, device=images.device, dtype=changes.dtype)
-        for start in range(0, total, self.batch_size):
-            stop = min(start + self.batch_size, total)
-            owners = torch.arange(start, stop, device=images.device) // (m * 2 * inner)
-            at = start
-            while at < stop:  # one curve's share of this batch at a time
+        for begin in range(0, total, self.batch_size):
+            end = min(begin + self.batch_size, total)
+            owners = torch.arange(begin, end, device=images.device) // (m * 2 * inner)
+            at = begin
+            while at < end:  # one curve's share of this batch at a time
                 curve, first = divmod(at, inner)
-                last = min(inner, first + stop - at)
+                last = min(inner, first + end - at)
                 i, rest = divmod(curve, m * 2)
                 j, kind = divmod(rest, 2)
-                old, new = (images[i], zeros) if kind == 0 else (blurred[i], images[i])
+                old, new = (images[i], removed[i]) if kind == 0 else (start[i], images[i])
                 changed = changes[i, j] < ks[first:last, None, None]
-                self._buffer[at - start : at - start + last - first] = torch.where(
-                    changed[:, None], new, old
-                )
+                where = slice(at - begin, at - begin + last - first)
+                self._buffer[where] = torch.where(changed[:, None], new, old)
                 at += last - first
-            logits = self.scorer(self._buffer[: stop - start])
-            yield logits.softmax(1).gather(1, targets[owners][:, None])[:, 0]
+            scores = activation(self.scorer(self._buffer[: end - begin]))
+            yield scores.gather(1, targets[owners][:, None])[:, 0]
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1)

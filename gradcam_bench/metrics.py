@@ -77,9 +77,28 @@ def _share(
     )
 
 
+def _score(
+    name: str, title: str, better: Literal["lower", "higher"], source: str, definition: str
+) -> Metric:
+    return Metric(
+        name,
+        title,
+        "",
+        float("-inf"),
+        float("inf"),
+        better,
+        name,
+        "mean",
+        False,
+        source,
+        definition,
+    )
+
+
 _ILSVRC = "Russakovsky et al. 2015 (ILSVRC), with the box of Selvaraju et al. 2017"
 _RISE = "Petsiuk et al. 2018 (RISE)"
 _CHOE = "Choe et al. 2020 (WSOL evaluation)"
+_ROAD = "Rong et al. 2022 (ROAD)"
 _PLUS = "Chattopadhay et al. 2018 (Grad-CAM++)"
 
 _ALL = (
@@ -246,6 +265,42 @@ _ALL = (
         "Zhang et al. 2024 (Opti-CAM)",
         "mean gain of confidence, relative to the room above it, when only that part is shown",
         unit="%",
+    ),
+    _score(
+        "log_odds_drop",
+        "Log-odds drop",
+        "lower",
+        "after Schulz et al. 2020 and common practice",
+        "mean loss of log(p / (1 - p)) when only the explained part is shown",
+    ),
+    _share(
+        "road_morf",
+        "ROAD, most relevant first",
+        "lower",
+        "mean",
+        _ROAD,
+        "mean probability after 20, 40, 60, 80 % of the pixels, most relevant first, were imputed",
+    ),
+    _share(
+        "road_lerf",
+        "ROAD, least relevant first",
+        "higher",
+        "mean",
+        _ROAD,
+        "the same with the least relevant pixels imputed first",
+    ),
+    Metric(
+        "road",
+        "ROAD",
+        "",
+        -0.5,
+        0.5,
+        "higher",
+        "road",
+        "mean",
+        False,
+        _ROAD,
+        "half of least minus most relevant first",
     ),
     _share(
         "degenerate_rate",

@@ -25,6 +25,8 @@ _DATASETS = {
     "ImageNet": "ilsvrc_val",
     "Imagenette": "imagenette_val",
 }
+_POOLED = ("googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "densenet121")
+"""Networks that end in global average pooling and one linear layer: there CAM is Grad-CAM."""
 _PROTOCOL_FREE = ("cls_err_top1", "cls_err_top5")
 _OURS = {"rise": ("deletion_auc", "insertion_auc"), "torchray": ("pointing_hit_per_class",)}
 _SWEPT = {"wsol_v1": "max_box_acc", "wsol_v2": "max_box_acc_v2"}
@@ -133,7 +135,10 @@ def _ours(
         name = f"{row['metric']}@{row['protocol']}"
     found = summary[(summary["metric"] == name) & summary["value"].notna()]
     if row["method"]:
-        found = found[found["method"] == row["method"]]
+        mine = {row["method"]}
+        if row["method"] == "cam" and run.get("model") in _POOLED:
+            mine.add("grad_cam")
+        found = found[found["method"].isin(mine)]
     if row["layer"] and (found["layer"] == row["layer"]).any():
         found = found[found["layer"] == row["layer"]]
     elif not row["method"]:

@@ -23,11 +23,12 @@ from gradcam_bench.data.example import Dataset, Example
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
 from gradcam_bench.evaluation import Evaluation, Row
-from gradcam_bench.faithfulness import DeletionInsertion, n_points
+from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.feed import batches
 from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.methods import CONTROLS, check_methods
 from gradcam_bench.models import Model
+from gradcam_bench.perturbation import n_points
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.scoring import make_scorer
 from gradcam_bench.store import Store, identity_hash
@@ -107,6 +108,8 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
             methods=list(config.methods),
             protocols=protocols,
             faithfulness=faithfulness,
+            follow_label=config.faithfulness.target == "label",
+            road=config.faithfulness.road,
             seed=config.seed,
             device=device,
         )
@@ -211,6 +214,10 @@ def _check(config: DictConfig) -> None:
         raise UserError(
             f"precision expects one of {', '.join(PRECISIONS)}, got {config.precision!r}."
         )
+    if config.faithfulness.target not in ("predicted", "label"):
+        raise UserError(
+            f"faithfulness.target expects predicted or label, got {config.faithfulness.target!r}."
+        )
     if config.geometry not in ("squash", "center_crop"):
         raise UserError(f"geometry expects squash or center_crop, got {config.geometry!r}.")
 
@@ -261,11 +268,19 @@ def _faithfulness(
     n_layers: int,
     parts: Sequence[int],
     store: Store,
-) -> DeletionInsertion | None:
-    if not config.faithfulness.enabled:
+) -> Perturber | None:
+    choices = config.faithfulness
+    if not choices.enabled:
         return None
+    options = Options(
+        steps=choices.steps,
+        deletion_baseline=choices.deletion_baseline,
+        insertion_baseline=choices.insertion_baseline,
+        ties=choices.ties,
+        score=choices.score,
+    )
     size = model.preprocessing.size
-    _, points = n_points((size, size), config.faithfulness.steps)
+    _, points = n_points((size, size), options.steps)
     controls = sum(method in CONTROLS for method in config.methods)
     cells = (len(config.methods) - controls) * n_layers + controls
     n_images = sum(len(store.images_of(part)) for part in parts)
@@ -277,8 +292,13 @@ def _faithfulness(
         n_images=n_images * cells * 2 * points,
         autocast=PRECISIONS[config.precision],
     )
-    batch_size = max(config.batch_size, 32)
-    return DeletionInsertion(scorer, steps=config.faithfulness.steps, batch_size=batch_size)
+    return Perturber(
+        scorer,
+        model.preprocessing,
+        options,
+        batch_size=max(config.batch_size, 32),
+        seed=config.seed,
+    )
 
 
 def _provenance(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
-from gradcam_bench.faithfulness import DeletionInsertion, area_under_curve
+from gradcam_bench.faithfulness import Perturber, area_under_curve
 from gradcam_bench.feed import Item, batches
 from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.heatmap import normalize_by_max, upsample
@@ -103,7 +103,7 @@ def randomization_check(
     dataset: Dataset,
     protocol: Protocol,
     *,
-    measure: DeletionInsertion,
+    measure: Perturber,
     mode: str = "cascading",
     seed: int = 0,
     batch_size: int = 50,
@@ -166,9 +166,11 @@ def _rows(
     x: Tensor,
     labels: Tensor,
     protocol: Protocol,
-    measure: DeletionInsertion,
+    measure: Perturber,
 ) -> list[dict[str, object]]:
-    insertion = area_under_curve(measure(x, heat[:, None], labels).insertion)[:, 0].tolist()
+    ids = [item.image_id for item in items]
+    curves = measure.curves(x, heat[:, None], labels, ids)
+    insertion = area_under_curve(curves.insertion)[:, 0].tolist()
     maps = heat.numpy()
     nothing = np.full(len(items), np.nan)
     ranks, structures = (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from gradcam_bench import markup, report, tables
 from gradcam_bench.figures import write_figures
 from gradcam_bench.runs import load_run
-from gradcam_bench.store import write_atomically
+from gradcam_bench.store import read_run, write_atomically
 
 
 def finish(directory: str | Path) -> str:
@@ -22,20 +24,23 @@ def finish(directory: str | Path) -> str:
     directory = Path(directory)
     found = load_run(directory)
     write_atomically(directory / "summary.csv", markup.to_csv(found.summary).encode())
-    written = write_figures(directory)
+    write_figures(directory)
     report.write_report([directory], directory / "report.html")
+    lines = [describe(directory)]
     broken = found.rows[found.rows["error"].notna()].drop_duplicates("image_id")
-    run = found.run
-    dataset = run["config"]["dataset"]["_target_"].rpartition(".")[2]
-    lines = [
-        f"{run['model']} on {dataset}: {run['n_images']} images in {run['seconds']:.1f} s "
-        f"on {run['device']}",
-        "",
-        markup.to_text(tables.headline(found.summary)),
-        "",
-    ]
     if len(broken):
         lines.append(f"{len(broken)} broken examples left out; the first: {broken.error.iloc[0]}")
-    pictures = len({path.stem for path in written})
-    lines.append(f"Written to {directory}: summary.csv, report.html, {pictures} figures, run.json")
+    lines.append(f"Written to {directory}: report.html, summary.csv, figures/, scores/, run.json")
     return "\n".join(lines)
+
+
+def describe(directory: str | Path) -> str:
+    """Return the headline table of a finished run from its run.json and summary.csv alone."""
+    run = read_run(directory)
+    summary = pd.read_csv(Path(directory) / "summary.csv")
+    dataset = run["config"]["dataset"]["_target_"].rpartition(".")[2]
+    title = (
+        f"{run['model']} on {dataset}: {run['n_images']} images in {run['seconds']:.1f} s "
+        f"on {run['device']}"
+    )
+    return f"{title}\n\n{markup.to_text(tables.headline(summary))}\n"

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from gradcam_bench import api, sanity
 from gradcam_bench.config import bind
 from gradcam_bench.errors import UserError
-from gradcam_bench.faithfulness import DeletionInsertion
+from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.figures import style
 from gradcam_bench.figures.sanity import randomization
 from gradcam_bench.runner import FirstN
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         model,
         dataset,
         bind(protocol, f"protocols.{name}")(),
-        measure=DeletionInsertion(scorer, steps=14, batch_size=64),
+        measure=Perturber(scorer, model.preprocessing, Options(steps=14), seed=config.seed),
         mode=mode,
         seed=config.seed,
     )

@@ -111,7 +111,8 @@ def test_an_overlay_leaves_the_picture_where_the_map_is_zero():
     assert (mixed[:, 1] != 100).any(axis=-1).all()
 
 
-def test_figures_are_one_column_wide_and_leave_the_global_style_alone():
+def test_figures_are_one_column_wide_and_leave_the_global_style_alone(monkeypatch):
+    monkeypatch.setitem(rcParams, "font.size", 13)
     before = dict(rcParams)
     figure = figures.score_distributions(ROWS)
     assert figure.get_figwidth() == style.COLUMN

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -129,6 +131,15 @@ def test_a_papers_protocol_is_used_where_it_was_run(summary):
     assert found["comparable"].str.contains(r"other protocol \(cam2016\)").all()
 
 
+def test_grad_cam_stands_for_cam_where_they_are_equal():
+    rows = make_rows(20, sweep=True)
+    full = run_json()
+    found = published.compare(tables.summarize(rows), full, suite="wsol")
+    assert {"max_box_acc", "max_box_acc_v2"} == set(found.loc[found["method"] == "cam", "metric"])
+    vgg = published.compare(tables.summarize(rows), run_json("vgg16"), suite="wsol")
+    assert "cam" not in set(vgg["method"])
+
+
 def test_other_networks_and_what_was_not_run_appear_only_when_asked_for(summary):
     run = run_json("efficientnet_lite0")
     assert published.compare(summary, run, suite="gradcam_table1").empty
@@ -154,3 +165,14 @@ def test_other_images_are_named(summary):
 def test_an_unknown_suite_is_refused(summary):
     with pytest.raises(UserError, match="no suite is called 'table7'; there are: gradcam_table1"):
         published.compare(summary, run_json(), suite="table7")
+
+
+def test_reproduce_paper_without_a_known_suite_names_them_and_exits_with_2():
+    script = Path(__file__).parents[1] / "scripts" / "reproduce_paper.py"
+    done = subprocess.run(
+        [sys.executable, script, "x"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "expected a suite first" in done.stderr
+    named = done.stderr.split("(")[1].split(")")[0].split(", ")
+    assert set(named) <= set(published.suites())
