@@ -156,10 +156,9 @@ def _join(
     Returns:
         The number of the maximum to which each hill leads, (hills,).
     """
-    order = np.arange(len(summit))
+    order = left = np.arange(len(summit))
     into = order.copy()
-    left = order
-    for offset in sorted((*offsets, *(-k for k in offsets)), key=lambda k: k not in offsets[-2:]):
+    for offset in (*offsets, *(-k for k in offsets)):
         beside = summit[left] + offset
         height = smooth.take(beside, mode="clip")  # beyond its ends, which are lowest
         other = hill.take(beside, mode="clip")
