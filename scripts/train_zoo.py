@@ -1,6 +1,8 @@
 """Train the small networks of `gradcam_bench.zoo` on Shapes, each from a fixed seed.
 
     python scripts/train_zoo.py tiny_resnet        (without a name: all three)
+    python scripts/train_zoo.py tiny_resnet --resume --first 16000 --epochs 5 --crops 0
+                                                   (go on with the stored weights, on new scenes)
 
 Writes the weights and their checksums into the package, and results/zoo/<name>.csv (one row an
 epoch) and results/zoo/<name>.json (accuracy on the test split, which training never sees).
@@ -52,15 +54,15 @@ def one(index: int, *, data: Shapes) -> tuple[np.ndarray, int, np.ndarray]:
     return scene.image, scene.labels[0], np.array([x0 + x1, y0 + y1]) / 2
 
 
-def draw(split: str, length: int, *, workers: int, cache: Path | None) -> Scenes:
-    """Draw the first scenes of a split, or read them from the cache."""
-    data = Shapes(split=split, length=length)
-    kept = cache / f"{split}-{data.fingerprint()}.safetensors" if cache else None
+def draw(split: str, length: int, *, first: int = 0, workers: int, cache: Path | None) -> Scenes:
+    """Draw the scenes first, first + 1, ... of a split, or read them from the cache."""
+    data = Shapes(split=split, length=first + length)
+    kept = cache / f"{split}-{data.fingerprint()}-{first}.safetensors" if cache else None
     if kept and kept.exists():
         stored = safetensors.torch.load_file(kept)
     else:
         with multiprocessing.Pool(workers) as pool:
-            drawn = pool.imap(partial(one, data=data), range(length), chunksize=64)
+            drawn = pool.imap(partial(one, data=data), range(first, first + length), chunksize=64)
             drawn = tqdm(drawn, total=length, desc=split, mininterval=5)
             columns = [torch.from_numpy(np.stack(column)) for column in zip(*drawn, strict=True)]
         stored = dict(zip(("images", "labels", "centres"), columns, strict=True))
@@ -195,13 +197,14 @@ def train(name: str, data: dict[str, Scenes], args: argparse.Namespace) -> None:
     began, cpu_began = time.perf_counter(), time.process_time()
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
-    network = zoo.build(name).to(memory_format=torch.channels_last)
-    if isinstance(network, TinyVGG):
+    network = zoo.load(name) if args.resume else zoo.build(name)
+    network = network.to(memory_format=torch.channels_last)
+    if isinstance(network, TinyVGG) and not args.resume:
         with_batch_norm(network)
     rows = fit(
         network,
         data,
-        rate=RATES[name],
+        rate=args.rate * RATES[name],
         epochs=args.epochs,
         crops=args.crops,
         generator=generator,
@@ -212,28 +215,35 @@ def train(name: str, data: dict[str, Scenes], args: argparse.Namespace) -> None:
     store(name, network)
     stored = zoo.load(name)
     content = (zoo.FOLDER / f"{name}.safetensors").read_bytes()
-    choices = ("scenes", "epochs", "crops", "seed", "threads")
-    options = " ".join(f"--{choice} {getattr(args, choice)}" for choice in choices)
+    earlier = json.loads((RESULTS / f"{name}.json").read_text()) if args.resume else {}
     report = {
         "name": name,
-        "command": f"python scripts/train_zoo.py {name} {options}",
+        "commands": [*earlier.get("commands", []), _command(name, args)],
         "test_accuracy": accuracy(stored, data["test"]),
         "test_scenes": TEST_SCENES,
         "test_fingerprint": Shapes(split="test", length=TEST_SCENES).fingerprint(),
         "parameters": sum(p.numel() for p in stored.parameters()),
         "bytes": len(content),
         "sha256": zoo.checksum(content),
-        "seconds": round(seconds),
-        "cpu_seconds": round(cpu_seconds),
+        "seconds": round(seconds) + earlier.get("seconds", 0),
+        "cpu_seconds": round(cpu_seconds) + earlier.get("cpu_seconds", 0),
         "torch": torch.__version__,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+    with (RESULTS / f"{name}.csv").open("a" if args.resume else "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
+        if not args.resume:
+            writer.writeheader()
         writer.writerows(rows)
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report), flush=True)
+
+
+def _command(name: str, args: argparse.Namespace) -> str:
+    """Return the command with every choice that decides the weights."""
+    choices = ("scenes", "first", "epochs", "crops", "rate", "seed", "threads")
+    options = " ".join(f"--{choice} {getattr(args, choice)}" for choice in choices)
+    return f"python scripts/train_zoo.py {name} {options}" + " --resume" * args.resume
 
 
 def store(name: str, network: torch.nn.Module) -> None:
@@ -251,6 +261,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=16000, help="training scenes")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--crops", type=int, default=8, help="of these, on windows")
+    parser.add_argument("--resume", action="store_true", help="go on with the stored weights")
+    parser.add_argument("--first", type=int, default=0, help="index of the first training scene")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads and drawing workers")
     parser.add_argument("--cache", type=Path, help="folder that keeps drawn scenes between runs")
@@ -258,7 +271,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     lengths = {"train": args.scenes, "validation": VALIDATION_SCENES, "test": TEST_SCENES}
     data = {
-        split: draw(split, n, workers=args.threads, cache=args.cache)
+        split: draw(
+            split,
+            n,
+            first=args.first if split == "train" else 0,
+            workers=args.threads,
+            cache=args.cache,
+        )
         for split, n in lengths.items()
     }
     for name in args.names or zoo.NAMES:

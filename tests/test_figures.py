@@ -154,6 +154,19 @@ def test_a_run_without_faithfulness_boxes_or_pictures_still_has_figures(tmp_path
     assert {path.stem for path in figures.write_figures(directory)} == {"score_distributions"}
 
 
+def test_cells_without_a_defined_score_are_left_out_of_a_figure():
+    rows = make_rows(8)
+    rows.loc[rows["method"] == "random", ["deletion_curve", "insertion_curve", "box_iou"]] = None
+    rows["box_iou"] = rows["box_iou"].astype(float)
+    rows.at[8, "deletion_curve"] = np.full(29, np.nan)  # one undefined curve of grad_cam, layer4
+    figure = figures.faithfulness_curves(rows, pairs=CELLS[1:])
+    labels = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert labels == ["Grad-CAM", "Center"]
+    assert np.isfinite(drawn_line(figure.axes[0], "Grad-CAM")[1]).all()
+    lines = figures.accuracy_vs_iou(rows, pairs=CELLS[1:]).get_lines()
+    assert [line.get_label() for line in lines][1:] == ["Grad-CAM", "Center"]
+
+
 def test_what_cannot_be_drawn_says_what_is_missing():
     rows = make_rows(10, curves=False)
     with pytest.raises(UserError, match=r"no deletion curves: run with faithfulness\.enabled"):

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
@@ -221,15 +222,22 @@ window.addEventListener("load", () => setTimeout(() => {
   $("run").value = "1";
   tell("run", "change");
   log.other_run = count();
-  setTimeout(() => {
+  const pixels = () => {
     const canvas = document.querySelector("#cards canvas");
-    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    log.painted = new Set(pixels).size;
+    return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+  };
+  const check = (id, on) => { $(id).checked = on; tell(id, "input"); };
+  check("boxes", false);
+  check("heat", false);
+  setTimeout(() => { log.photo = pixels(); check("heat", true); }, 200);
+  setTimeout(() => { log.overlay = pixels(); check("boxes", true); }, 400);
+  setTimeout(() => {
+    log.boxed = pixels();
     const out = document.createElement("pre");
     out.id = "log";
     out.textContent = JSON.stringify(log);
     document.body.append(out);
-  }, 300);
+  }, 600);
 }, 300));
 """
 
@@ -271,4 +279,10 @@ def test_the_gallery_works_in_a_browser_without_console_errors(page, directories
     assert log["open"]
     assert log["closed"]
     assert log["other_run"] == "12 of 12 images"
-    assert log["painted"] > 50
+    photo, overlay, boxed = (
+        np.array(log[name]).reshape(32, 32, 4)[..., :3] for name in ("photo", "overlay", "boxed")
+    )
+    square = photo[10:20, 10:20].mean(axis=(0, 1))
+    assert np.abs(square - (200, 60, 40)).max() < 25
+    assert 2 < np.abs(overlay - photo).mean() < 120
+    assert (boxed != overlay).any(axis=-1).sum() > 40

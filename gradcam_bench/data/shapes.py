@@ -178,9 +178,10 @@ def _exposed(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
 class Shapes:
     """Photograph-like scenes with one object, or two, of eight classes; see `drawing.CLASS_NAMES`.
 
-    The classes differ in shape and texture; place, size (10 to 60 % of the side), rotation,
-    colour, clutter, light and occlusion (at most `MAX_HIDDEN`) are random. Scene i depends on
-    (seed, split, mode, i) alone, so `length` only says how many there are.
+    The classes differ in shape and texture; place, size (10 to 60 % of the side, large ones more
+    often: the density grows linearly from 10 %), rotation, colour, clutter, light and occlusion
+    (at most `MAX_HIDDEN`) are random. Scene i depends on (seed, split, mode, i) alone, so
+    `length` only says how many there are.
 
     With `mode="pair"` each scene holds two objects of different classes, apart from each other,
     and comes twice: example 2k asks for the first (id ending in "-A"), 2k + 1 for the second

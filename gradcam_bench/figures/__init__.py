@@ -17,6 +17,7 @@ from gradcam_bench import findings
 from gradcam_bench.errors import UserError
 from gradcam_bench.figures import style
 from gradcam_bench.figures.comparisons import (
+    SWEEP,
     architectures,
     cost_vs_quality,
     heat_table,
@@ -31,7 +32,7 @@ from gradcam_bench.figures.scores import (
     faithfulness_curves,
     score_distributions,
 )
-from gradcam_bench.frames import measured
+from gradcam_bench.frames import measured, scored
 from gradcam_bench.metrics import CONTROLS, METRICS
 from gradcam_bench.runs import Run, joined_summary, load_run
 
@@ -84,10 +85,10 @@ def write_figures(directory: str | Path | Run) -> list[Path]:
 
 def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
     """Return how to draw each figure that one run allows, by file name."""
-    rows = run.rows
+    rows = scored(run.rows)
     found: dict[str, Callable[[], Figure]] = {}
     network = run.summary[~run.summary["method"].isin(CONTROLS)]
-    if network["layer"].nunique() > 1:
+    if network["layer"].nunique() > 1 and set(SWEEP) & set(network["metric"]):
         found["layer_sweep"] = partial(layer_sweep, run.summary)
     tests = findings.comparison([run], "gt_known_loc_err")
     if len(tests):

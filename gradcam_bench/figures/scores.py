@@ -104,6 +104,8 @@ def faithfulness_curves(
         for panel, name in zip(axes, ("deletion", "insertion"), strict=True):
             for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
                 curves = _curves(good, pair, f"{name}_curve")
+                if not len(curves):
+                    continue
                 counts = stats.resample_counts(len(curves), resamples=500, seed=seed)
                 samples = stats.bootstrap_means(curves, counts)
                 low, high = stats.percentile_interval(samples, confidence=confidence)
@@ -124,11 +126,11 @@ def faithfulness_curves(
 
 
 def _curves(rows: pd.DataFrame, pair: Cell, column: str) -> np.ndarray:
+    """Return the defined curves of a cell, (n, points); n may be 0."""
     cell = cell_rows(rows, pair)
-    curves = cell.loc[cell[column].notna(), column]
-    if curves.empty:
-        raise UserError(f"no {column} is stored for {pair[0]} at {pair[1]}")
-    return np.stack([np.asarray(curve, dtype=float) for curve in curves])
+    curves = [np.asarray(curve, dtype=float) for curve in cell[column] if curve is not None]
+    defined = [curve for curve in curves if curve.ndim and np.isfinite(curve).all()]
+    return np.stack(defined) if defined else np.zeros((0, 1))
 
 
 def accuracy_vs_iou(
@@ -145,6 +147,8 @@ def accuracy_vs_iou(
         ax.axvline(0.5, color="black", lw=0.6, ls=":")
         for number, title in enumerate(titles):
             kept = values[~np.isnan(values[:, number]), number]
+            if not len(kept):
+                continue
             share = 100 * (kept[:, None] >= needed).mean(axis=0)
             ax.plot(needed, share, color=colors[number], ls=style.dash(number), label=title)
         ax.set(xlabel="IoU asked for", ylabel="boxes right (%)", xlim=(0, 1), ylim=(0, 100))
@@ -184,6 +188,8 @@ def accuracy_vs_threshold(
         for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
             cell = cell_rows(good, pair)
             cell = cell[cell[f"iou_hits@{protocol}"].notna()]
+            if cell.empty:
+                continue
             masks, top = level_masks(cell, protocol)
             hits = stats.threshold_hits(masks, top, bit=bit, interval=interval)
             share = 100 * hits.mean(axis=0)
