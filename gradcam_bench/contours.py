@@ -45,23 +45,28 @@ def largest_component(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol) -
     first pixel in row-major order is the last. Labels are compared by their pixels, and the one
     with the first pixel counts.
     """
-    contours = protocol.finder == "contours"
-    ranks = []
-    for x0, y0, x1, y1 in boxes.tolist():
-        labels, _ = ndimage.label(mask[y0:y1, x0:x1], structure=_structure(protocol))
+    contours, structure = protocol.finder == "contours", _structure(protocol)
+    best, best_rank = -1, (-1, 0)
+    bounds = 2 * (boxes[:, 2] - boxes[:, 0] - 1) * (boxes[:, 3] - boxes[:, 1] - 1)
+    for k in np.argsort(-bounds, kind="stable").tolist():
+        if contours and bounds[k] < best_rank[0]:
+            break  # nor does any that follows enclose as much
+        x0, y0, x1, y1 = boxes[k].tolist()
+        labels, _ = ndimage.label(mask[y0:y1, x0:x1], structure=structure)
         # Only one component can reach all four sides: two would have to cross.
-        sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-        reaching = set(sides[0].tolist()) - {0}
-        for side in sides[1:]:
+        reaching = set(labels[0].tolist()) - {0}
+        for side in (labels[-1], labels[:, 0], labels[:, -1]):
             reaching &= set(side.tolist())
         component = labels == reaching.pop()
         first = y0 * mask.shape[1] + x0 + int(component[0].argmax())
         if contours:
             filled = _background(component)[1:-1, 1:-1] != 1
-            ranks.append((twice_polygon_area(filled), first))
+            rank = (twice_polygon_area(filled), first)
         else:
-            ranks.append((int(component.sum()), -first))
-    return ranks.index(max(ranks))
+            rank = (int(component.sum()), -first)
+        if rank > best_rank:
+            best, best_rank = k, rank
+    return best
 
 
 def twice_polygon_area(mask: np.ndarray) -> int:

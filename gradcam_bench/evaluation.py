@@ -139,6 +139,8 @@ class Evaluation:
         rows = {}
         for i, item in enumerate(items):
             guess = int(predicted[i])
+            assert item.boxes is not None
+            covered = localization.boxes_to_mask(item.boxes, item.size)
             common = {
                 "image_id": item.image_id,
                 "label": item.label,
@@ -146,6 +148,7 @@ class Evaluation:
                 "predicted_prob": probability[i],
                 "top1_correct": float(guess == item.label),
                 "top5_correct": float(in_top5[i]),
+                "object_area": float(covered.mean()),
                 "error": None,
             }
             rows[item.index] = [{**common, "method": m, "layer": layer} for m, layer in self.cells]

@@ -43,6 +43,12 @@ class Item:
     view: tuple[int, int] = (0, 0)
     view_boxes: np.ndarray | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        assert self.image is not None
+        return self.image.shape[0], self.image.shape[1]
+
 
 @dataclass
 class Batch:

@@ -229,7 +229,7 @@ def _largest(
             value = int(values[np.searchsorted(values, level[k])])  # the same foreground
             if value not in decided:
                 candidates = np.flatnonzero(rivals[:, k])
-                boxes = found.boxes[:, candidates, level[k]].T
+                boxes = found.boxes[:, candidates, level[k]].T.astype(np.int64)
                 equal = bool((most[candidates, k] == size[candidates, k]).all())
                 index = _decide(q >= value, boxes, protocol, equal=equal)
                 decided[value] = int(candidates[index])

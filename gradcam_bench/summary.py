@@ -24,8 +24,8 @@ def finish(directory: str | Path) -> str:
     directory = Path(directory)
     found = load_run(directory)
     write_atomically(directory / "summary.csv", markup.to_csv(found.summary).encode())
-    write_figures(directory)
-    report.write_report([directory], directory / "report.html")
+    write_figures(found)
+    report.write_report([found], directory / "report.html")
     lines = [describe(directory)]
     broken = found.rows[found.rows["error"].notna()].drop_duplicates("image_id")
     if len(broken):
