@@ -159,7 +159,7 @@ def real_size_maps():
 
 @pytest.mark.parametrize("kind", range(12))
 def test_v1_and_v2_equal_cv2_at_each_of_1000_thresholds_on_adversarial_maps(kind):
-    for seed in range(kind, 240, 12):
+    for seed in range(kind, 204, 12):
         heatmap = adversarial(seed)
         if heatmap.max() == 0:
             continue
@@ -309,7 +309,7 @@ def test_a_threshold_chosen_on_one_split_is_scored_alike_by_localize_and_by_the_
 
 @pytest.mark.parametrize("protocol", ALL_CHOICES, ids=lambda p: p.name)
 def test_every_choice_of_the_sweep_equals_localize_at_each_level(protocol):
-    for seed in range(36):
+    for seed in range(24):
         heatmap = adversarial(seed)
         boxes = random_boxes(heatmap.shape, seed)
         (swept,) = sweep(heatmap, boxes, [protocol])

@@ -16,7 +16,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.store import read_gallery, read_rows, read_run
 
 SMALL = [
-    "dataset.length=10",
+    "++dataset.length=10",
     "part_size=4",
     "batch_size=3",
     "faithfulness.steps=6",
@@ -175,7 +175,7 @@ def test_pairs_measure_class_discrimination(tmp_path):
 
 
 def test_grad_cam_beats_both_controls_on_planted_evidence(tmp_path):
-    _, rows = run(tmp_path, "dataset.length=40", "part_size=64", "faithfulness.steps=12")
+    _, rows = run(tmp_path, "++dataset.length=40", "part_size=64", "faithfulness.steps=12")
     mean = rows.groupby("method").mean(numeric_only=True)
     for metric in ("gt_known_loc", "box_iou", "energy_in_box", "energy_in_mask", "mask_iou"):
         for control in ("random", "center"):
@@ -293,8 +293,8 @@ def test_broken_examples_are_named_and_nothing_computed_is_lost(photographs, tmp
         (["model=resnet50", "model.weights=null"], "1000 classes apart, but the data set has"),
         (["+model.lyer=fc"], "model has no key 'lyer'. Nearest: layer"),
         (["+dataset.limti=3"], "dataset has no key 'limti'"),
-        (["dataset=imagenet"], "dataset.root is required: give dataset.root="),
-        (["dataset=imagenet", "dataset.root=nowhere"], "nowhere"),
+        (["dataset=imagenet", "~dataset.length"], "dataset.root is required: give dataset.root="),
+        (["dataset=imagenet", "~dataset.length", "dataset.root=nowhere"], "nowhere"),
         (["model=torchvision", "model.name=resnet5"], "no classifier 'resnet5'. Nearest: resnet50"),
         (["model.checkpoint=nowhere.pt"], "there is no file nowhere.pt"),
     ],
