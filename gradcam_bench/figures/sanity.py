@@ -30,7 +30,7 @@ def randomization(check: pd.DataFrame, *, title: str = "") -> Figure:
     steps = check[check["step"] >= 0].drop_duplicates("step").sort_values("step")
     controls = check[check["step"] < 0].groupby("layer")
     with style.paper():
-        figure, (similar, scored) = style.new_axes(height=4.4, rows=2)
+        figure, (similar, scored) = style.new_axes(height=4.6, rows=2)
         _lines(similar, check, SIMILARITY)
         _lines(scored, check, SCORES)
         for number, column in enumerate(SCORES):
@@ -41,12 +41,12 @@ def randomization(check: pd.DataFrame, *, title: str = "") -> Figure:
         scored.set(ylabel="score", ylim=(0, 1.05), xlabel="randomised from the output up to …")
         for panel in (similar, scored):
             panel.set_xticks(range(len(steps)))
-            panel.legend(ncols=3, loc="upper right")
         similar.tick_params(axis="x", labelbottom=False)
+        similar.legend(ncols=2, loc="upper right")
         scored.set_xticklabels(steps["layer"], rotation=60, ha="right")
         scored.plot([], [], color="0.4", ls=":", lw=0.7, label="random control")
         scored.plot([], [], color="0.4", ls="--", lw=0.7, label="center control")
-        scored.legend(ncols=2, loc="upper right")
+        scored.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         if title:
             similar.set_title(title)
     return figure
