@@ -12,9 +12,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gradcam_bench import api, figures, markup, summary, tables
+from gradcam_bench import api, markup, summary, tables
 from gradcam_bench.errors import UserError
-from gradcam_bench.figures import style
 
 
 def main(overrides: list[str]) -> None:
@@ -24,7 +23,7 @@ def main(overrides: list[str]) -> None:
     print(summary.finish(folder))
     wide = tables.headline(found.summary)
     markup.to_csv(wide, Path(folder) / "layers.csv")
-    style.save(figures.layer_sweep(found.summary), Path(folder) / "layers")
+    print(f"The table is {folder}/layers.csv, the figure {folder}/figures/layer_sweep.png")
 
 
 if __name__ == "__main__":
