@@ -84,6 +84,22 @@ def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, messag
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_a_sweep_joins_its_runs(tmp_path):
+    done = cli(
+        "-m", "model=tiny_vgg,tiny_resnet", "dataset.length=4", "faithfulness.enabled=false",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    joined = pd.read_csv(tmp_path / "results" / "shapes" / "joined.csv")
+    assert set(joined["run"]) == {"tiny_vgg", "tiny_resnet"}
+    assert (tmp_path / "results" / "shapes" / "joined.html").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+    # And the report can be made again from what is stored.
+    again = cli("report", *map(str, tmp_path.glob("results/shapes/tiny_*/*")), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / again.stdout.strip()).is_file()
+
+
 def test_report_without_a_folder_shows_its_usage(tmp_path):
     done = cli("report", cwd=tmp_path)
     assert done.returncode == 2

@@ -1,7 +1,9 @@
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from gradcam_bench import models
@@ -33,6 +35,36 @@ def test_vgg_candidates_are_its_thirteen_relus():
     layers = model.candidate_layers()
     assert len(layers) == 13
     assert all(isinstance(model.network.get_submodule(name), nn.ReLU) for name in layers)
+
+
+TORCHVISION = {
+    path.stem: yaml.safe_load(path.read_text())
+    for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml")
+    if "torchvision_model" in path.read_text() and path.stem != "torchvision"
+}
+
+
+def test_the_networks_that_the_field_reports_on_each_have_a_file():
+    expected = (
+        "vgg16 vgg19 alexnet googlenet inception_v3 resnet18 resnet50 resnet101 densenet121 "
+        "mobilenet_v3_large efficientnet_b0 convnext_tiny"
+    )
+    assert set(expected.split()) <= set(TORCHVISION)
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_the_default_layer_of_every_file_exists_and_is_the_last_feature_map(name):
+    node = TORCHVISION[name]
+    assert node["name"] == name
+    size = 139 if name == "inception_v3" else 64
+    automatic = models.torchvision_model(name=name, weights=None, size=size)
+    layer = automatic.network.get_submodule(node["layer"])
+    last = automatic.network.get_submodule(automatic.default_layer)
+    # The same tensor under another name is the same layer: features.29 ends features.
+    assert layer is last or node["layer"] in automatic.candidate_layers()
+    if name.startswith(("vgg", "alexnet")):
+        assert isinstance(layer, nn.ReLU)
 
 
 def test_looking_for_layers_leaves_the_network_alone():
