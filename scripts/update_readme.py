@@ -44,7 +44,8 @@ def output(folder: Path) -> str:
 
 def command(folder: Path) -> str:
     run = read_run(folder)
-    return f"`{run['command']}` ({run['seconds'] / 60:.1f} minutes on {run['threads']} cores)\n"
+    threads = "one thread" if run["threads"] == 1 else f"{run['threads']} threads"
+    return f"`{run['command']}` ({run['seconds'] / 60:.1f} minutes, {threads})\n"
 
 
 def table(folder: Path) -> str:
