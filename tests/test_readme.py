@@ -69,6 +69,19 @@ def test_the_photographs_agree_with_the_independent_computation(metric):
     assert abs(cam[metric] - expected) <= tolerance
 
 
+def test_deletion_and_insertion_agree_with_the_independent_computation():
+    # protocols.md: the first 64 images by id, step 1792, map of the predicted class.
+    folder = ROOT / "results/imagenet/efficientnet_lite0_first64"
+    summary = pd.read_csv(folder / "summary.csv")
+    cam = summary[summary["method"] == "grad_cam"].set_index("metric")["value"]
+    assert abs(cam["deletion_auc"] - 0.1630) <= 0.003
+    assert abs(cam["insertion_auc"] - 0.6535) <= 0.003
+    run = json.loads((folder / "run.json").read_text())
+    rate = re.search(r"(\d\.\d) s an image with two threads", README)
+    assert float(rate[1]) == round(run["seconds"] / run["n_images"], 1)
+    assert run["threads"] == 2
+
+
 def test_grad_cam_is_ahead_of_both_controls_on_the_photographs():
     summary = pd.read_csv(ROOT / "results/imagenet/efficientnet_lite0/summary.csv")
     values = summary.pivot_table(index="metric", columns="method", values="value")
