@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -372,10 +371,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip()
-
-
-def command_line() -> str:
-    """Return the command as a user would type it again."""
-    import shlex
-
-    return shlex.join(["gradcam-bench", *sys.argv[1:]])
