@@ -65,6 +65,14 @@ def run(overrides: Sequence[str] = (), *, output_dir: str | Path | None = None) 
     return load_run(directory)
 
 
+def split_option(arguments: Sequence[str], name: str, default: str) -> tuple[str, list[str]]:
+    """Return a script's own option `name=VALUE` and the arguments left for gradcam-bench."""
+    prefix = f"{name}="
+    given = [argument[len(prefix) :] for argument in arguments if argument.startswith(prefix)]
+    left = [argument for argument in arguments if not argument.startswith(prefix)]
+    return (given[0] if given else default), left
+
+
 def default_output_dir(choices: dict[str, str]) -> Path:
     """Return results/<dataset>/<model>."""
     return Path("results") / str(choices["dataset"]) / str(choices["model"])

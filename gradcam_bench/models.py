@@ -5,6 +5,7 @@ Each file of conf/model names one of the loaders below and its arguments.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -264,6 +265,15 @@ def custom_model(
         layer or last_spatial_layer(network, size),
         checkpoint or factory,
     )
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Return a short hash of every tensor of a network, names included."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _download(name: str, weights: Any) -> nn.Module:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.feed import batches
 from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.methods import CONTROLS, check_methods
-from gradcam_bench.models import Model
+from gradcam_bench.models import Model, weights_hash
 from gradcam_bench.perturbation import n_points
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.scoring import make_scorer
@@ -55,6 +54,23 @@ class FirstN:
         return self.dataset.fingerprint()
 
 
+def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
+    """Bind a data set's config to its signature; the call builds it, cut to `limit` examples.
+
+    Raises:
+        UserError: as `config.bind`, and for a limit that is no number of images.
+    """
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    limit = values.pop("limit", None)
+    build: Callable[[], Dataset] = bind(values, "dataset")
+    if limit is None:
+        return build
+    if not isinstance(limit, int) or limit < 1:
+        raise UserError(f"dataset.limit expects a number of images from 1, got {limit!r}.")
+    return lambda: FirstN(build(), limit)
+
+
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     """Compute the missing parts of a run and store them.
 
@@ -73,17 +89,10 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     _check(config)
     # Everything is bound to its signature before anything is built.
     build_model = bind(config.model, "model")
-    dataset_node = OmegaConf.to_container(config.dataset, resolve=True)
-    assert isinstance(dataset_node, dict)
-    limit = dataset_node.pop("limit", None)
-    build_dataset = bind(dataset_node, "dataset")
+    build_dataset = bind_dataset(config.dataset)
     build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
     protocols: list[Protocol] = [build() for build in build_protocols]
-    dataset: Dataset = build_dataset()
-    if limit is not None:
-        if not isinstance(limit, int) or limit < 1:
-            raise UserError(f"dataset.limit expects a number of images from 1, got {limit!r}.")
-        dataset = FirstN(dataset, limit)
+    dataset = build_dataset()
     device = _device(config.device)
     model: Model = build_model()
     _check_classes(model, dataset)
@@ -313,7 +322,7 @@ def _provenance(
     decides = identity(resolved)  # type: ignore[arg-type]
     decides["layers"] = list(layers)
     decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
-    decides["weights_hash"] = _weights_hash(model.network)
+    decides["weights_hash"] = weights_hash(model.network)
     decides["data_fingerprint"] = dataset.fingerprint()
     decides["n_images"] = len(dataset)
     return {
@@ -334,14 +343,6 @@ def _provenance(
         "identity": decides,
         "config": resolved,
     }
-
-
-def _weights_hash(network: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _versions() -> Mapping[str, str]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.models import weights_hash
 
 log = logging.getLogger(__name__)
 SCORERS = ("auto", "torch", "compile", "onnxruntime")
@@ -235,9 +236,7 @@ def _cached_export(network: nn.Module, example: Tensor) -> Path:
     """Return the ONNX file of a network, exporting it into the user's cache where it is missing."""
     digest = hashlib.blake2b(f"{torch.__version__} {tuple(example.shape[1:])}".encode())
     digest.update(repr(network).encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(weights_hash(network).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradcam_bench"
     path = cache / f"{digest.hexdigest()[:24]}.onnx"
     if path.is_file():

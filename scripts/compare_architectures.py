@@ -22,8 +22,8 @@ DEFAULT = "tiny_vgg,tiny_resnet,tiny_inception"
 
 
 def main(arguments: list[str]) -> None:
-    models = next((a[7:] for a in arguments if a.startswith("models=")), DEFAULT).split(",")
-    overrides = [a for a in arguments if not a.startswith("models=")]
+    chosen, overrides = api.split_option(arguments, "models", DEFAULT)
+    models = chosen.split(",")
     config, choices = api.compose([f"model={models[0]}", *overrides])
     folder = Path(config.output_dir or f"results/architectures/{choices['dataset']}")
     runs = []

@@ -61,10 +61,9 @@ def main(arguments: list[str]) -> None:
         given = arguments[0] if arguments else "nothing"
         raise UserError(f"expected a suite first ({', '.join(SUITES)}), got {given}")
     name, suite = arguments[0], SUITES[arguments[0]]
-    asked = next((a[7:].split(",") for a in arguments[1:] if a.startswith("models=")), None)
-    others = [a for a in arguments[1:] if not a.startswith("models=")]
+    chosen, others = api.split_option(arguments[1:], "models", "")
     overrides = ["dataset=imagenet", *suite.overrides, *others]
-    models = asked or list(suite.models)
+    models = chosen.split(",") if chosen else list(suite.models)
     config, _ = api.compose([f"model={models[0]}", *overrides])
     folder = Path(config.output_dir or f"results/papers/{name}")
     tables = []
@@ -75,7 +74,7 @@ def main(arguments: list[str]) -> None:
             print(f"{model} was not run: {error}\n", file=sys.stderr)
             continue
         print(summary.finish(folder / model), end="\n\n")
-        found = published.compare(run.summary, run.run, suite=name, any_model=asked is not None)
+        found = published.compare(run.summary, run.run, suite=name, any_model=bool(chosen))
         tables.append(found.assign(ours_network=model))
     if not tables:
         raise UserError("no network could be run, so there is nothing to compare")

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from gradcam_bench import api, sanity
 from gradcam_bench.config import bind
@@ -22,21 +21,16 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.figures import style
 from gradcam_bench.figures.sanity import randomization
-from gradcam_bench.runner import FirstN
+from gradcam_bench.runner import bind_dataset
 from gradcam_bench.scoring import make_scorer
 
 COLUMNS = ["spearman", "ssim", "box_iou", "energy_in_box", "insertion_auc"]
 
 
 def main(arguments: list[str]) -> None:
-    mode = next((a[5:] for a in arguments if a.startswith("mode=")), "cascading")
-    overrides = [a for a in arguments if not a.startswith("mode=")]
+    mode, overrides = api.split_option(arguments, "mode", "cascading")
     config, choices = api.compose(["dataset.limit=100", *overrides])
-    node = OmegaConf.to_container(config.dataset, resolve=True)
-    assert isinstance(node, dict)
-    limit = node.pop("limit")
-    dataset = bind(node, "dataset")()
-    dataset = dataset if limit is None else FirstN(dataset, limit)
+    dataset = bind_dataset(config.dataset)()
     model = bind(config.model, "model")()
     name, protocol = next(iter(config.protocols.items()))
     scorer = make_scorer(
