@@ -6,8 +6,7 @@ differentiated; the parameters take no gradients; the model is left as it was fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from gradcam_bench.errors import UserError, nearest
 from gradcam_bench.heatmap import normalize_by_max, upsample
 from gradcam_bench.methods import grad_cam
+from gradcam_bench.recording import OverwrittenError, Recorder, frozen
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -41,9 +41,8 @@ class GradCAM:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2.
 
     The hooks live only during `forward`; modes, requires_grad and hooks are restored when it
-    ends, also by an error. The network runs in eval mode on a clone of each recorded activation,
-    so that consumers that work in place (ReLU(inplace=True), `out += identity`) do not change
-    what was recorded.
+    ends, also by an error. The network runs in eval mode. Consumers that work in place
+    (ReLU(inplace=True), `out += identity`) do not change what was recorded; see recording.py.
     """
 
     def __init__(
@@ -56,8 +55,9 @@ class GradCAM:
         wanted: Sequence = target_layer if self._many else [target_layer]  # type: ignore[assignment]
         if not wanted:
             raise UserError("GradCAM expects at least one target layer, got an empty list.")
-        self._modules = {_path(model, layer): _module(model, layer) for layer in wanted}
-        self.layers = list(self._modules)
+        modules = {_path(model, layer): _module(model, layer) for layer in wanted}
+        self._recorder = Recorder(modules)
+        self.layers = list(modules)
         self.activations: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self._logits: Tensor | None = None
@@ -84,17 +84,10 @@ class GradCAM:
             )
         self._single = img.ndim == 3
         batch = img.detach()[None] if self._single else img.detach()
-        recorded: dict[str, Tensor] = {}
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            _frozen(self.model),
-            _recording(self._modules, recorded),
-            torch.autocast(
-                batch.device.type, dtype=self.autocast, enabled=self.autocast is not None
-            ),
-        ):
-            logits = self.model(batch.clone() if batch.is_inference() else batch)
+        try:
+            logits, recorded = self._recorded_pass(batch)
+        except OverwrittenError:
+            logits, recorded = self._recorded_pass(batch)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(
@@ -112,6 +105,19 @@ class GradCAM:
         self._leaves = [recorded[layer] for layer in self.layers]
         detached = logits.detach().float()
         return detached[0] if self._single else detached
+
+    def _recorded_pass(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            frozen(self.model),
+            self._recorder.recording() as recorded,
+            torch.autocast(
+                batch.device.type, dtype=self.autocast, enabled=self.autocast is not None
+            ),
+        ):
+            logits = self.model(batch.clone() if batch.is_inference() else batch)
+        return logits, recorded
 
     def backward(self, class_idx: int | Sequence[int] | Tensor | None = None) -> list[Tensor]:
         """Differentiate the class score of each image with respect to every layer.
@@ -228,65 +234,6 @@ def _path(model: nn.Module, layer: str | nn.Module) -> str:
 
 def _module(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     return model.get_submodule(layer) if isinstance(layer, str) else layer
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode and every parameter out of autograd, then restore each."""
-    training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for module in training:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _recording(modules: dict[str, nn.Module], recorded: dict[str, Tensor]) -> Iterator[None]:
-    """Hook the modules; each output goes into `recorded` and a clone of it into the network."""
-
-    def hook_of(layer: str) -> Callable[[nn.Module, tuple, object], Tensor]:
-        def hook(_module: nn.Module, inputs: tuple, output: object) -> Tensor:
-            if layer in recorded:
-                raise UserError(
-                    f"{layer} is called more than once in a forward pass, so its activation is "
-                    "ambiguous; choose the block around it or a layer that is called once."
-                )
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                given = (
-                    f"a tensor {tuple(output.shape)}"
-                    if isinstance(output, Tensor)
-                    else type(output).__name__
-                )
-                raise UserError(
-                    f"GradCAM expects a layer whose output is (N, K, h, w), but {layer} gives "
-                    f"{given}; choose a convolutional layer before pooling and flattening."
-                )
-            leaf = not output.requires_grad
-            own = output.detach() if leaf else output
-            # A layer that works in place hands out its input's memory, which others still hold.
-            if any(isinstance(x, Tensor) and x.data_ptr() == output.data_ptr() for x in inputs):
-                own = own.clone()
-            recorded[layer] = own.requires_grad_() if leaf else own
-            return recorded[layer].clone()
-
-        return hook
-
-    handles = []
-    try:
-        for layer, module in modules.items():
-            handles.append(module.register_forward_hook(hook_of(layer)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _classes(class_idx: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:

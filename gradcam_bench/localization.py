@@ -147,10 +147,17 @@ def boxes_to_mask(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     its half-open range. A box too thin to hold a centre covers the pixels its middle falls in.
     """
     mask = np.zeros(size, dtype=bool)
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    for x0, y0, x1, y1 in boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]:
-        mask[_pixels(y0, y1, size[0]), _pixels(x0, x1, size[1])] = True
+    for region in _regions(boxes, size):
+        mask[region] = True
     return mask
+
+
+def _regions(boxes: np.ndarray, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Return the rows and columns that each box covers within (H, W); boxes of none left out."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    solid = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    regions = [(_pixels(y0, y1, size[0]), _pixels(x0, x1, size[1])) for x0, y0, x1, y1 in solid]
+    return [(y, x) for y, x in regions if y.start < y.stop and x.start < x.stop]
 
 
 def _pixels(start: float, stop: float, size: int) -> slice:
@@ -175,14 +182,17 @@ def pointing_hit(heatmap: np.ndarray, boxes: np.ndarray, *, tolerance: float = 1
         with the semantics of TorchRay's PointingGame: the distance is Euclidean, between pixel
         indices, and strict. Departure: a degenerate map is a miss, wherever its argmax falls.
     """
-    region = boxes_to_mask(boxes, (heatmap.shape[0], heatmap.shape[1]))
-    if not region.any():
+    regions = _regions(boxes, (heatmap.shape[0], heatmap.shape[1]))
+    if not regions:
         return math.nan
     if is_degenerate(heatmap):
         return 0.0
-    y, x = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-    rows, columns = np.nonzero(region)
-    nearest = int(((rows - y) ** 2 + (columns - x) ** 2).min())
+    point = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    # The nearest pixel of a box lies straight or at a corner; no pixel needs to be listed.
+    nearest = min(
+        sum(max(s.start - p, p - (s.stop - 1), 0) ** 2 for s, p in zip(region, point, strict=True))
+        for region in regions
+    )
     return float(nearest < tolerance**2)
 
 

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.models import weights_hash
+from gradcam_bench.prepare import prepare
 
 log = logging.getLogger(__name__)
 SCORERS = ("auto", "torch", "compile", "onnxruntime")
 # Exporting costs about ten seconds and saves about ten milliseconds an image (EfficientNet-Lite0
 # and ResNet-50 on two cores), so shorter runs than this do not pay it back.
 EXPORT_PAYS_FROM = 2000
-# Folding batch norm is refused where it moves a probability by more than this.
-FOLDING_TOLERANCE = 1e-5
 
 
 class Scorer(Protocol):
@@ -45,34 +44,21 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """The network itself: batch norm folded, channels_last, optionally autocast or compiled."""
-
-    memory_format = torch.channels_last
+    """The network itself in one memory layout, optionally autocast or compiled; a copy of it."""
 
     def __init__(
-        self, network: nn.Module, *, compiled: bool = False, autocast: torch.dtype | None = None
-    ) -> None:
-        self.name = "compile" if compiled else "torch"
-        self.autocast = autocast
-        own = copy.deepcopy(network).eval().requires_grad_(False)
-        own = own.to(memory_format=torch.channels_last)
-        self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
-        self.folded = 0
-
-    @classmethod
-    def folding(
-        cls,
+        self,
         network: nn.Module,
-        example: Tensor,
         *,
+        memory_format: torch.memory_format = torch.channels_last,
         compiled: bool = False,
         autocast: torch.dtype | None = None,
-    ) -> TorchScorer:
-        """Build a scorer whose batch norms are folded where that is exact."""
-        folded, count = fold_batch_norm(network, example)
-        scorer = cls(folded, compiled=compiled, autocast=autocast)
-        scorer.folded = count
-        return scorer
+    ) -> None:
+        self.name = "compile" if compiled else "torch"
+        self.memory_format, self.autocast = memory_format, autocast
+        own = copy.deepcopy(network).eval().requires_grad_(False)
+        own = own.to(memory_format=memory_format)
+        self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -157,79 +143,13 @@ def make_scorer(
                 f"scoring=onnxruntime runs on the CPU, but device={device.type}; use scoring=torch."
             )
         return OnnxScorer(network, example)
-    return TorchScorer.folding(network, example, compiled=choice == "compile", autocast=autocast)
-
-
-def fold_batch_norm(network: nn.Module, example: Tensor) -> tuple[nn.Module, int]:
-    """Return a copy of the network with batch norms folded into the convolutions before them.
-
-    A pair is found by running the network: the batch norm's input is the convolution's very output
-    tensor. The result is compared with the original on noise and thrown away where a probability
-    moves by more than `FOLDING_TOLERANCE` (the convolution fed something else as well, say).
-
-    Args:
-        network: eval mode.
-        example: (N, 3, H, W), any values.
-
-    Returns:
-        The copy and how many batch norms were folded (0: an unchanged copy).
-    """
-    original = copy.deepcopy(network).eval()
-    folded = copy.deepcopy(original)
-    noise = torch.empty_like(example).normal_(generator=torch.Generator(example.device))
-    pairs = _conv_bn_pairs(folded, noise)
-    modules = dict(folded.named_modules())
-    for conv_name, bn_name in pairs:
-        conv, bn = modules[conv_name], modules[bn_name]
-        assert isinstance(conv, nn.Conv2d)
-        weight, bias = nn.utils.fuse_conv_bn_weights(
-            conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-        )
-        conv.weight, conv.bias = weight, bias
-        parent, _, child = bn_name.rpartition(".")
-        # timm's batch norms carry their activation; torch's leave nothing behind.
-        rest = nn.Sequential(*bn.children()) if list(bn.children()) else nn.Identity()
-        setattr(modules[parent] if parent else folded, child, rest)
-    with torch.inference_mode():
-        moved = (folded(noise).softmax(1) - original(noise).softmax(1)).abs().max()
-    if not pairs or not float(moved) <= FOLDING_TOLERANCE:
-        return original, 0
-    return folded, len(pairs)
-
-
-def _conv_bn_pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    outputs: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that ids stay unique
-    pairs: list[tuple[str, str]] = []
-    calls: dict[str, int] = {}
-    handles = []
-
-    def after_conv(name: str) -> Callable:
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            outputs[id(output)] = (name, output)
-
-        return hook
-
-    def before_bn(name: str) -> Callable:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if id(inputs[0]) in outputs:
-                pairs.append((outputs[id(inputs[0])][0], name))
-
-        return hook
-
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(after_conv(name)))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-            handles.append(module.register_forward_pre_hook(before_bn(name)))
-    try:
-        with torch.inference_mode():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [pair for pair in pairs if calls[pair[0]] == 1 and calls[pair[1]] == 1]
+    prepared = prepare(network, example)
+    return TorchScorer(
+        prepared.network,
+        memory_format=prepared.memory_format,
+        compiled=choice == "compile",
+        autocast=autocast,
+    )
 
 
 def _cached_export(network: nn.Module, example: Tensor) -> Path:

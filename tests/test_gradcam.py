@@ -318,3 +318,36 @@ def test_cuda_agrees_with_the_cpu():
     found = GradCAM(Residual().cuda(), ["bn1", "last_relu"]).generate(x.cuda(), 1)
     for a, b in zip(expected, found, strict=True):
         assert torch.allclose(a, b.cpu(), atol=1e-4)
+
+
+class Moody(nn.Module):
+    """Works in place on its second convolution's output when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+        self.in_place = False
+
+    def forward(self, x):
+        y = self.conv(self.stem(x))
+        y = y.mul_(3.0) if self.in_place else y * 3.0
+        return self.fc(y.relu().mean((2, 3)))
+
+
+# conv as the leaf of the graph, where autograd refuses, and as a node, where it does not notice.
+@pytest.mark.parametrize("layers", [["conv"], ["stem", "conv"]])
+def test_a_consumer_that_begins_to_work_in_place_is_noticed(layers):
+    torch.manual_seed(0)
+    model, x = Moody(), image(2, 8)
+    cam = GradCAM(model, layers)
+    expected = cam.generate(x, 1)
+    assert cam._recorder.unwritten == set(layers)  # from now on without clones
+    model.in_place = True
+    for _ in range(3):
+        cam.forward(x)
+        assert torch.allclose(cam.activations[-1], model.conv(model.stem(x)), atol=1e-6)
+        for found, wanted in zip(cam.generate(x, 1), expected, strict=True):
+            assert torch.allclose(found, wanted, atol=1e-6)
+    assert cam._recorder.unwritten == set(layers) - {"conv"}

@@ -2,13 +2,11 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 from toys import Functional, Residual
 
 from gradcam_bench import scoring
 from gradcam_bench.errors import UserError
-from gradcam_bench.models import efficientnet_lite, torchvision_model, zoo_model
-from gradcam_bench.scoring import OnnxScorer, TorchScorer, fold_batch_norm, make_scorer
+from gradcam_bench.scoring import OnnxScorer, TorchScorer, make_scorer
 
 
 @pytest.fixture(autouse=True)
@@ -19,44 +17,6 @@ def own_cache(tmp_path, monkeypatch):
 def probabilities(network, x):
     with torch.inference_mode():
         return network(x).softmax(1)
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet18", "efficientnet_lite0", "mobilenet_v3_large", "tiny_resnet"]
-)
-def test_folded_batch_norm_gives_the_same_probabilities(name):
-    model = {
-        "efficientnet_lite0": lambda: efficientnet_lite(name=name),
-        "tiny_resnet": lambda: zoo_model(name=name),
-    }.get(name, lambda: torchvision_model(name=name, weights=None))()
-    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    before = {k: v.clone() for k, v in model.network.state_dict().items()}
-    folded, count = fold_batch_norm(model.network, x)
-    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.network.modules())
-    assert count == norms > 0
-    found, expected = probabilities(folded, x), probabilities(model.network, x)
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert all(torch.equal(v, model.network.state_dict()[k]) for k, v in before.items())
-
-
-def test_a_convolution_that_feeds_two_consumers_is_not_folded():
-    class Shared(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.bn = nn.BatchNorm2d(4)
-            self.bn.running_mean.fill_(2.0)
-            self.fc = nn.Linear(4, 3)
-
-        def forward(self, x):
-            x = self.conv(x)
-            return self.fc((self.bn(x) + x).mean((2, 3)))
-
-    network = Shared().eval()
-    x = torch.randn(2, 3, 8, 8)
-    folded, count = fold_batch_norm(network, x)
-    assert count == 0
-    assert torch.equal(probabilities(folded, x), probabilities(network, x))
 
 
 def test_scorers_agree():
