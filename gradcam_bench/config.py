@@ -44,6 +44,7 @@ class Config:
     model: Any = None
     dataset: Any = None
     protocols: Any = None
+    thresholds_from: str | None = None  # output_dir of a run on other images: see calibration.py
     layers: Any = "default"  # default, all, or a list of module paths
     methods: list[str] = field(default_factory=lambda: ["grad_cam", "random", "center"])
     geometry: str = "squash"  # or center_crop: how an image becomes the network's input
@@ -116,7 +117,8 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved config that decides a number.
 
-    Where the data lie, how fast and where the run goes, and what it tolerates do not.
+    Where the data lie, how fast and where the run goes, and what it tolerates do not; nor does
+    `thresholds_from`, which only looks stored rows up.
     """
     names = [
         "model",

@@ -22,6 +22,7 @@ from gradcam_bench.max_box_acc import hit_bits, sweep
 from gradcam_bench.methods import CONTROL_LAYER, CONTROLS, METHODS, center_map, random_map
 from gradcam_bench.models import Preprocessing
 from gradcam_bench.protocols import Protocol
+from gradcam_bench.pxap import score_histogram, to_bytes
 
 Cell = tuple[str, str]  # (method, layer)
 Row = dict[str, Any]
@@ -34,6 +35,7 @@ class Evaluation:
     Args:
         cam: Grad-CAM on the layers of the run.
         preprocessing: of the network's input.
+        memory_format: the layout of the network's input.
         methods: names from `METHODS` and `CONTROLS`.
         protocols: by name; the first gives the columns without a suffix, further ones `@name`.
         faithfulness: deletion, insertion and their kin, or None.
@@ -48,6 +50,7 @@ class Evaluation:
         cam: GradCAM,
         preprocessing: Preprocessing,
         *,
+        memory_format: torch.memory_format = torch.channels_last,
         methods: Sequence[str],
         protocols: Sequence[Protocol],
         faithfulness: Perturber | None,
@@ -58,7 +61,7 @@ class Evaluation:
     ) -> None:
         self.cam, self.preprocessing, self.faithfulness = cam, preprocessing, faithfulness
         self.protocols, self.seed, self.device = protocols, seed, device
-        self.follow_label, self.road = follow_label, road
+        self.follow_label, self.road, self.memory_format = follow_label, road, memory_format
         self.methods = [name for name in methods if name in METHODS]
         self.controls = [name for name in methods if name in CONTROLS]
         # Protocols that need the same heatmap share it, and those that sweep share its level sets.
@@ -67,6 +70,8 @@ class Evaluation:
             key = (protocol.relu, protocol.upsampling, protocol.normalization)
             groups.setdefault(key, []).append(protocol)
         self.groups = list(groups.values())
+        # PxAP asks for the values alone, so the protocols that sweep share one, of the first's map.
+        self.ranked = next((protocol for protocol in protocols if protocol.swept), None)
         self.cells: list[Cell] = [
             *((method, layer) for method in self.methods for layer in cam.layers),
             *((control, CONTROL_LAYER) for control in self.controls),
@@ -87,7 +92,7 @@ class Evaluation:
         gallery: list[Row] = []
         if good:
             images = batch.images.to(self.device, non_blocking=True)
-            x = self.preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
+            x = self.preprocessing.normalize(images).contiguous(memory_format=self.memory_format)
             logits = self.cam.forward(x)
             labels = torch.tensor([item.label for item in good], device=self.device)
             predicted = logits.argmax(1)
@@ -166,6 +171,8 @@ class Evaluation:
                     row = rows[item.index][c]
                     swept = [protocol for protocol in protocols if protocol.swept]
                     row.update(_swept_scores(heatmap, item, swept))
+                    if item.mask is not None and self.ranked in protocols:
+                        row["pxap_counts"] = to_bytes(score_histogram(heatmap, item.mask))
                     for protocol in protocols:
                         if not protocol.swept:
                             suffix = "" if protocol is self.protocols[0] else f"@{protocol.name}"

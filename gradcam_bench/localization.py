@@ -50,7 +50,7 @@ def foreground(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Return the (H, W) bool foreground of a heatmap at the protocol's one threshold.
 
     Raises:
-        UserError: the protocol sweeps its threshold, or has not chosen it yet.
+        UserError: the protocol sweeps its threshold.
     """
     if protocol.threshold is None:
         raise UserError(

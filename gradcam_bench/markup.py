@@ -1,4 +1,4 @@
-"""A wide table as text for the terminal, Markdown, LaTeX (booktabs) and CSV."""
+"""Numbers as text; a wide table as text for the terminal, Markdown, LaTeX (booktabs) and CSV."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from gradcam_bench.metrics import METRICS, metric_of
+from gradcam_bench.metrics import METRICS, Metric, metric_of
 
 MISSING = "-"
+
+
+def value_text(metric: Metric, value: float, *, points: bool = False) -> str:
+    """Return "33.0 %" or "0.653"; a difference in percent is in points."""
+    if metric.unit == "%":
+        return f"{value:.1f} {'points' if points else '%'}"
+    return f"{value:.3f}"
+
+
+def interval_text(metric: Metric, low: float, high: float) -> str:
+    """Return "[28.8, 37.2]" with the metric's digits."""
+    digits = 1 if metric.unit == "%" else 3
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def with_interval(row: Mapping[Hashable, Any]) -> str:

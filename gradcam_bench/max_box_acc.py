@@ -1,6 +1,6 @@
 """MaxBoxAcc: the accuracy of boxes at every threshold of an 8-bit heatmap, and its best.
 
-A protocol with threshold rule "oracle" or "split" compares floor(255 * heatmap) with the integer
+A protocol with threshold rule "oracle" compares floor(255 * heatmap) with the integer
 part of t * max, t = 0, interval, 2 * interval, ... < 1. Whatever the interval, that integer takes
 at most 256 values, so an image is described by the IoU of its box at each of these *levels*, and
 stored as 256 bytes: bit k says that the IoU reaches the protocol's k-th level of IoU.
@@ -20,6 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
+from gradcam_bench import stats
 from gradcam_bench.contours import component_boxes, largest_component
 from gradcam_bench.errors import UserError
 from gradcam_bench.level_sets import LEVELS, Components, components, holes, padded_levels
@@ -66,11 +67,6 @@ class BoxAccuracy:
     best_threshold: np.ndarray
     value: float
 
-    @property
-    def threshold(self) -> float:
-        """The one threshold best for the mean over the levels: what a "split" protocol fixes."""
-        return float(self.thresholds[self.curve.mean(axis=0).argmax()])
-
 
 def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol]) -> list[Sweep]:
     """Score one heatmap at every level, for several protocols that share it.
@@ -110,12 +106,6 @@ def hit_bits(best_iou: np.ndarray, protocol: Protocol) -> np.ndarray:
     return np.packbits(reached, axis=1, bitorder="little")[:, 0]
 
 
-def threshold_levels(max_level: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Return the level that each threshold means for each image: (N, T) int64, of (N,) maxima."""
-    thresholds = protocol.thresholds()
-    return (thresholds[None, :] * np.asarray(max_level)[:, None]).astype(np.int64)
-
-
 def max_box_acc(hits: np.ndarray, max_level: np.ndarray, protocol: Protocol) -> BoxAccuracy:
     """Return the accuracy of N images at every threshold, and at the best of them.
 
@@ -129,11 +119,13 @@ def max_box_acc(hits: np.ndarray, max_level: np.ndarray, protocol: Protocol) -> 
     """
     if not len(hits):
         raise UserError(f"max_box_acc under {protocol.name!r}: expected one image or more, got 0")
-    at_threshold = np.take_along_axis(np.asarray(hits), threshold_levels(max_level, protocol), 1)
-    curve = np.stack(
-        [(at_threshold >> bit & 1).mean(axis=0) for bit in range(len(protocol.iou_levels))]
-    )
     thresholds = protocol.thresholds()
+    curve = np.stack(
+        [
+            stats.threshold_hits(hits, max_level, bit=bit, thresholds=thresholds).mean(axis=0)
+            for bit in range(len(protocol.iou_levels))
+        ]
+    )
     best = curve.max(axis=1)
     return BoxAccuracy(
         thresholds, curve, best, thresholds[curve.argmax(axis=1)], float(best.mean())
@@ -205,19 +197,16 @@ def _largest(
     follows from boxes. Only where that leaves a choice, or sizes are equal, are pixels looked at:
     on Grad-CAM maps at one level in 100 maps.
     """
-    level = np.flatnonzero(found.alive.any(axis=0))
-    alive = found.alive[:, level]
-    size = np.where(alive, found.size[:, level], -1)
+    level = np.arange(1, np.flatnonzero(found.alive.any(axis=0))[-1] + 1)  # 1 to the maximum
+    levels = slice(1, len(level) + 1)
+    alive = found.alive[:, levels]
+    size = np.where(alive, found.size[:, levels], -1)
     most = size
     if protocol.finder == "contours":
-        most = size.copy()
-        holed = level_sets.holes.alive[:, level].any(axis=0)
-        unsure = np.flatnonzero((alive.sum(axis=0) > 1) & holed)
-        x0, y0, x1, y1 = level_sets.holes.boxes[:, :, level[unsure]].astype(np.int64)
-        inside = 2 * (x1 - x0 + 1) * (y1 - y0 + 1) * level_sets.holes.alive[:, level[unsure]]
-        x0, y0, x1, y1 = found.boxes[:, :, level[unsure]].astype(np.int64)
-        whole = 2 * (x1 - x0 - 1) * (y1 - y0 - 1)
-        most[:, unsure] = np.minimum(size[:, unsure] + inside.sum(axis=0), whole)
+        x0, y0, x1, y1 = level_sets.holes.boxes[:, :, levels].astype(np.int32)
+        inside = 2 * (x1 - x0 + 1) * (y1 - y0 + 1) * level_sets.holes.alive[:, levels]
+        x0, y0, x1, y1 = found.boxes[:, :, levels].astype(np.int32)
+        most = np.minimum(size + inside.sum(axis=0), 2 * (x1 - x0 - 1) * (y1 - y0 - 1))
     winner = size.argmax(axis=0)
     rivals = (most >= size.max(axis=0)) & alive
     undecided = np.flatnonzero(rivals.sum(axis=0) > 1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from gradcam_bench.errors import UserError
 
-Kind = Literal["proportion", "mean", "class_mean", "oracle"]
+Kind = Literal["proportion", "mean", "class_mean", "oracle", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Metric:
         kind: how a value and its interval come from that column. "proportion" is a mean of hits
             with a Clopper-Pearson interval; "mean" a mean with a bootstrap interval; "class_mean"
             the mean over classes of class means, bootstrapped; "oracle" the best threshold's
-            accuracy, chosen on the reported images and again inside every resample.
+            accuracy, chosen on the reported images and again inside every resample; "pooled" the
+            average precision of the pixels of all images together, bootstrapped over images.
         complement: the value is one minus the mean (an error).
-        source: where the definition comes from.
+        source: where the definition comes from, with the section of the paper.
         definition: one line.
     """
 
@@ -95,25 +96,25 @@ def _score(
     )
 
 
-_ILSVRC = "Russakovsky et al. 2015 (ILSVRC), with the box of Selvaraju et al. 2017"
-_RISE = "Petsiuk et al. 2018 (RISE)"
-_CHOE = "Choe et al. 2020 (WSOL evaluation)"
-_ROAD = "Rong et al. 2022 (ROAD)"
-_PLUS = "Chattopadhay et al. 2018 (Grad-CAM++)"
+_ILSVRC = "Russakovsky et al. 2015 (ILSVRC), 4.2; the box of Selvaraju et al. 2017, 4.1"
+_RISE = "Petsiuk et al. 2018 (RISE), 4.1"
+_CHOE = "Choe et al. 2020 (WSOL evaluation), 4.2"
+_ROAD = "Rong et al. 2022 (ROAD), 5"
+_PLUS = "Chattopadhay et al. 2018 (Grad-CAM++), 4.1"
 
 _ALL = (
     _error(
         "cls_err_top1",
         "Top-1 class. error",
         "top1_correct",
-        "Russakovsky et al. 2015 (ILSVRC)",
+        "Russakovsky et al. 2015 (ILSVRC), 4.1",
         "images whose first prediction is not the label",
     ),
     _error(
         "cls_err_top5",
         "Top-5 class. error",
         "top5_correct",
-        "Russakovsky et al. 2015 (ILSVRC)",
+        "Russakovsky et al. 2015 (ILSVRC), 4.1",
         "images whose first five predictions lack the label",
     ),
     _error(
@@ -151,7 +152,7 @@ _ALL = (
         "Pointing hit",
         "higher",
         "proportion",
-        "Zhang et al. 2016; Fong et al. 2019 (TorchRay)",
+        "Zhang et al. 2018 (Excitation Backprop), 4.2; Fong et al. 2019 (TorchRay)",
         "images whose highest point lies within 15 pixels of a true box",
     ),
     _share(
@@ -159,7 +160,7 @@ _ALL = (
         "Pointing hit, class mean",
         "higher",
         "class_mean",
-        "Zhang et al. 2016; Fong et al. 2019 (TorchRay)",
+        "Zhang et al. 2018 (Excitation Backprop), 4.2; Fong et al. 2019 (TorchRay)",
         "the same, averaged within each class first, then over the classes that occur",
         column="pointing_hit",
     ),
@@ -168,7 +169,7 @@ _ALL = (
         "Energy in box",
         "higher",
         "mean",
-        "Wang et al. 2020 (Score-CAM)",
+        "Wang et al. 2020 (Score-CAM), 4.2",
         "share of the positive map inside the union of the true boxes",
     ),
     _share(
@@ -176,7 +177,7 @@ _ALL = (
         "Energy in mask",
         "higher",
         "mean",
-        "Wang et al. 2020 (Score-CAM), on masks",
+        "Wang et al. 2020 (Score-CAM), 4.2, on masks",
         "share of the positive map on the object's own pixels",
     ),
     _share(
@@ -221,6 +222,35 @@ _ALL = (
         _CHOE,
         "mean over IoU 0.3, 0.5, 0.7 of the boxes right at each level's best threshold (oracle)",
         column="iou_hits@wsol_v2",
+        unit="%",
+    ),
+    _share(
+        "box_acc_split",
+        "BoxAcc, split",
+        "higher",
+        "proportion",
+        _CHOE,
+        "boxes right at IoU 0.5, at the threshold chosen on other images (split threshold)",
+        unit="%",
+    ),
+    _share(
+        "box_acc_v2_split",
+        "BoxAccV2, split",
+        "higher",
+        "mean",
+        _CHOE,
+        "mean over IoU 0.3, 0.5, 0.7 of the boxes right at each level's threshold from other images"
+        " (split)",
+        unit="%",
+    ),
+    _share(
+        "pxap",
+        "PxAP",
+        "higher",
+        "pooled",
+        _CHOE,
+        "average precision of the pixels of all images together, ranked by the map, against masks",
+        column="pxap_counts",
         unit="%",
     ),
     _share(
@@ -328,6 +358,9 @@ HEADLINE = (
     "discrimination_hit",
     "max_box_acc",
     "max_box_acc_v2",
+    "box_acc_split",
+    "box_acc_v2_split",
+    "pxap",
     "deletion_auc",
     "insertion_auc",
     "degenerate_rate",

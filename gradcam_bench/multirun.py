@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from gradcam_bench import markup, report
-from gradcam_bench.runs import joined_summary, load_runs
+from gradcam_bench import report
 
 
 class Join(Callback):
@@ -26,12 +26,14 @@ class Join(Callback):
             self.directories.append(Path(str(job_return.return_value)))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write joined.csv and joined.html beside the jobs' folders."""
+        """Write joined.html and what several runs give together beside the jobs' folders."""
         directories = list(dict.fromkeys(self.directories))
         if len(directories) < 2:
             return
-        common = Path(os.path.commonpath([d.resolve() for d in directories]))
-        summary = joined_summary(load_runs(directories))
-        markup.to_csv(summary, common / "joined.csv")
-        report.write_report(directories, common / "joined.html")
-        print(f"Joined {len(directories)} runs: {common}/joined.csv, {common}/joined.html")
+        folder = report.joint_folder(directories)
+        output = report.write_report(directories, folder / "joined.html", command=_command())
+        print(f"Joined {len(directories)} runs: {output}, joined.csv, paired.csv, figures/")
+
+
+def _command() -> str:
+    return shlex.join(["gradcam-bench", *sys.argv[1:]])

@@ -17,6 +17,14 @@ from gradcam_bench.frames import cell_name, layout, measured, scored
 from gradcam_bench.metrics import CONTROLS, metric_of
 
 _FLIPS = 9999
+_UNPAIRED = {
+    "oracle": (
+        "its threshold is the best for all images together",
+        "box_acc_split or box_acc_v2_split, of runs with thresholds_from=DIR, or gt_known_loc_err",
+    ),
+    "class_mean": ("it is a mean over classes", "pointing_hit"),
+    "pooled": ("it ranks the pixels of all images together", "energy_in_mask or mask_iou"),
+}
 _BLOCK = 256  # flips at a time: 256 x 50,000 images are 51 MB of float32
 
 
@@ -166,10 +174,11 @@ def candidates(rows: pd.DataFrame, metric: str, *, run: str = "") -> dict[str, p
         UserError: the rows lack the metric, or it is not a mean over images.
     """
     description = metric_of(metric)
-    if description.kind in ("oracle", "class_mean"):
+    if description.kind in _UNPAIRED:
+        why, instead = _UNPAIRED[description.kind]
         raise UserError(
-            f"{metric} has no value per image, so images cannot be paired; "
-            "compare gt_known_loc_err, mean_box_iou or pointing_hit"
+            f"{metric} has no value per image ({why}), so images cannot be paired; "
+            f"compare {instead} instead"
         )
     good = scored(rows)
     column = description.column + metric[len(description.name) :]

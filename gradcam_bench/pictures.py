@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,34 @@ SCORES = (
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
-def gallery_data(run: Run, *, limit: int, best: Cell | None = None) -> dict[str, Any]:
+def gallery_images(runs: Sequence[Run], *, limit: int) -> list[list[str]]:
+    """Choose the images of each run's gallery: the same of all runs where they have some in common.
+
+    Args:
+        runs: one or many.
+        limit: of pictures, all runs together; evenly spaced over those kept.
+    """
+    kept = [_picture_ids(run) for run in runs]
+    common = [image for image in kept[0] if all(image in ids for ids in kept[1:])]
+    share = max(1, limit // len(runs))
+    return [_spaced(common or list(ids), share) for ids in kept]
+
+
+def _picture_ids(run: Run) -> dict[str, None]:
+    return dict.fromkeys(run.pictures["image_id"]) if len(run.pictures) else {}
+
+
+def _spaced(ids: Sequence[str], limit: int) -> list[str]:
+    count = min(limit, len(ids))
+    return [ids[number * len(ids) // count] for number in range(count)]
+
+
+def gallery_data(run: Run, images: Sequence[str], *, best: Cell | None = None) -> dict[str, Any]:
     """Return what the page needs to draw a run's gallery, as JSON-ready data.
 
     Args:
         run: a run; without pictures its list of images is empty.
-        limit: at most so many images, evenly spaced over those kept.
+        images: ids of the pictures to show, from `gallery_images`.
         best: the cell to show first.
 
     Returns:
@@ -48,8 +70,7 @@ def gallery_data(run: Run, *, limit: int, best: Cell | None = None) -> dict[str,
     }
     if not pairs:
         return data
-    ids = list(dict.fromkeys(run.pictures["image_id"]))
-    chosen = {ids[i * len(ids) // min(limit, len(ids))] for i in range(min(limit, len(ids)))}
+    chosen = set(images)
     rows = run.rows[run.rows["image_id"].isin(chosen)]
     by_key = {(r["image_id"], r["method"], r["layer"]): r for r in rows.to_dict("records")}
     pictures = run.pictures[run.pictures["image_id"].isin(chosen)]

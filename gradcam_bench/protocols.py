@@ -13,7 +13,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "upsampling": ("bilinear", "bicubic", "nearest"),
     "normalization": ("max", "minmax", "none"),
     "quantize": (True, False),
-    "threshold_rule": ("fixed", "oracle", "split"),
+    "threshold_rule": ("fixed", "oracle"),
     "comparison": (">=", ">"),
     "component": ("largest", "all", "foreground"),
     "finder": ("labels", "contours"),
@@ -37,9 +37,10 @@ class Protocol:
         normalization: "max" divides by the maximum where it is positive; "minmax" moves the map to
             [0, 1] and makes a flat map zeros; "none".
         quantize: round the normalised map down to 8 bits, floor(255 * map), before thresholding.
-        threshold_rule: "fixed"; "oracle" (of 0, interval, ... < 1 the best on the reported images);
-            "split" (the best on another split, then written into `threshold`).
-        threshold: share of the map's maximum, in [0, 1); None where it is swept or not yet chosen.
+        threshold_rule: "fixed"; or "oracle": swept over 0, interval, ... < 1, and the best on the
+            reported images is told. The sweep is stored, so a run given `thresholds_from` tells
+            what thresholds chosen on other images score, too (`split`).
+        threshold: share of the map's maximum, in [0, 1); None where it is swept.
         interval: step of the sweep, in (0, 1); None for a fixed threshold.
         comparison: foreground is `map >= threshold * max`, or ">". A quantized map is compared with
             the integer part of threshold * max.

@@ -25,10 +25,17 @@ _DATASETS = {
     "ImageNet": "ilsvrc_val",
     "Imagenette": "imagenette_val",
 }
-_POOLED = ("googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "densenet121")
+_POOLED = (
+    "googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "densenet121",
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+)  # fmt: skip
 """Networks that end in global average pooling and one linear layer: there CAM is Grad-CAM."""
 _PROTOCOL_FREE = ("cls_err_top1", "cls_err_top5")
-_OURS = {"rise": ("deletion_auc", "insertion_auc"), "torchray": ("pointing_hit_per_class",)}
+_OURS = {
+    "rise": ("deletion_auc", "insertion_auc"),
+    "torchray": ("pointing_hit_per_class",),
+    "soft mask": ("average_drop", "increase_in_confidence"),  # of image * map, as ours
+}
 _SWEPT = {"wsol_v1": "max_box_acc", "wsol_v2": "max_box_acc_v2"}
 
 

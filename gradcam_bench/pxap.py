@@ -1,17 +1,29 @@
 """Pixel average precision: how well a heatmap's values rank the pixels of masks.
 
 Images are counted one by one into histograms, which add up to those of the set: batches, shards
-and order change nothing.
+and order change nothing. The histograms are stored, so that a set can be resampled later.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from gradcam_bench import stats
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import is_degenerate
+
+INTERVAL = 0.001
+"""Step of the thresholds, of the training code of Choe et al.
+
+256 levels of 8 bits would be a quarter of the bytes, but lower PxAP by up to 0.28 points (Grad-CAM,
+LayerCAM and Eigen-CAM at four layers each of two networks), because their bins are wider.
+"""
+_BINS = len(np.arange(0, 1, INTERVAL)) + 1
+_COARSE = 32  # bins of a resample
+_BLOCK = 64  # resamples turned to float at a time
 
 
 def score_histogram(
@@ -19,7 +31,7 @@ def score_histogram(
     mask: np.ndarray,
     *,
     ignore: np.ndarray | None = None,
-    interval: float = 0.001,
+    interval: float = INTERVAL,
 ) -> np.ndarray:
     """Count the pixels outside and inside a mask by their score: (2, T + 1) int64.
 
@@ -39,12 +51,16 @@ def score_histogram(
                 f"score_histogram: expected a {name} of the heatmap's size {heatmap.shape}, "
                 f"got {given.shape}"
             )
-    edges = np.append(np.arange(0, 1, interval), 1.0)
+    edges = np.append(np.arange(0, 1, interval), [1.0, math.inf])
     score = np.zeros(heatmap.shape) if is_degenerate(heatmap) else np.clip(heatmap, 0, 1)
-    place = np.searchsorted(edges, score, side="right") - 1
-    outside = ~mask if ignore is None else ~(mask | ignore)
-    groups = (place[outside], place[mask])
-    return np.stack([np.bincount(group, minlength=len(edges)) for group in groups])
+    # The quotient may be one bin off; np.searchsorted never is, but takes 3 to 9 times as long.
+    place = (score / interval).astype(np.intp)
+    place -= score < edges[place]
+    place += score >= edges[place + 1]
+    bins = len(edges) - 1
+    place += bins * mask
+    counted = place.ravel() if ignore is None else place[mask | ~ignore]
+    return np.bincount(counted, minlength=2 * bins).reshape(2, bins)
 
 
 def pixel_average_precision(histogram: np.ndarray) -> float:
@@ -54,10 +70,63 @@ def pixel_average_precision(histogram: np.ndarray) -> float:
         Choe et al., CVPR 2020, section 4.2: the sum over thresholds, from the highest down, of
         the precision at each times what recall it adds. Pixels of all images count alike.
     """
-    false, true = np.asarray(histogram, dtype=np.float64)[:, ::-1]
-    if not true.sum():
-        return math.nan
-    found = np.cumsum(true)
-    called = found + np.cumsum(false)
+    return float(_average_precision(np.asarray(histogram, dtype=np.float64)))
+
+
+def _average_precision(histograms: np.ndarray) -> np.ndarray:
+    """Return PxAP of each of (..., 2, bins) histograms."""
+    false, true = histograms[..., 0, ::-1], histograms[..., 1, ::-1]
+    found = true.cumsum(axis=-1)
+    called = found + false.cumsum(axis=-1)
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-    return float((precision * true).sum() / true.sum())
+    total = found[..., -1]
+    nan = np.full_like(total, math.nan)
+    return np.divide((precision * true).sum(axis=-1), total, out=nan, where=total > 0)
+
+
+def to_bytes(histogram: np.ndarray) -> bytes | None:
+    """Return a histogram at `INTERVAL` as a row stores it; None where the mask holds no pixel."""
+    if not histogram[1].any():
+        return None
+    return histogram.astype("<u2" if histogram.sum() < 2**16 else "<u4").tobytes()
+
+
+def from_bytes(stored: Sequence[bytes]) -> np.ndarray:
+    """Return (n, 2, bins) histograms of n >= 1 rows of one run."""
+    kind = f"<u{len(stored[0]) // (2 * _BINS)}"
+    return np.frombuffer(b"".join(stored), dtype=kind).reshape(len(stored), 2, _BINS)
+
+
+def estimate(
+    histograms: np.ndarray, counts: np.ndarray, *, confidence: float = 0.95
+) -> stats.Estimate:
+    """Return PxAP of n images together with its percentile bootstrap interval over images.
+
+    The value comes from all bins. What a resample changes is computed from 32 bins that hold equal
+    shares of the masks' pixels, and added to the value: on Grad-CAM maps of 200 scenes and of 60
+    photographs the interval's ends move by less than 0.002 of its width, at a thirtieth of the
+    arithmetic.
+
+    Args:
+        histograms: (n, 2, bins), images whose mask holds a pixel.
+        counts: (resamples, n) from `stats.resample_counts`.
+        confidence: coverage of the interval.
+
+    References:
+        Choe et al. 2020 define PxAP over the pixels of a set; the interval is ours.
+    """
+    total = histograms.sum(axis=0, dtype=np.int64)
+    share = total[1].cumsum() / total[1].sum()
+    starts = np.unique(np.r_[0, np.searchsorted(share, np.arange(1, _COARSE) / _COARSE)])
+    coarse = np.add.reduceat(histograms, starts, axis=2, dtype=np.float32)
+    columns = coarse.reshape(len(coarse), -1)
+    samples = np.empty((len(counts), 1))
+    for start in range(0, len(counts), _BLOCK):
+        block = counts[start : start + _BLOCK].astype(np.float32)
+        pooled = (block @ columns).astype(float).reshape(len(block), 2, -1)
+        samples[start : start + _BLOCK, 0] = _average_precision(pooled)
+    value = pixel_average_precision(total)
+    shift = value - pixel_average_precision(coarse.sum(axis=0, dtype=float))
+    low, high = stats.percentile_interval(samples + shift, confidence=confidence)
+    ends = np.clip([low[0], high[0]], 0, 1)
+    return stats.Estimate(value, float(ends[0]), float(ends[1]), len(histograms), 0)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
+from gradcam_bench import calibration
 from gradcam_bench.config import bind, identity
 from gradcam_bench.data.example import Dataset, Example
 from gradcam_bench.data.geometry import Geometry
@@ -27,6 +28,7 @@ from gradcam_bench.gradcam import GradCAM
 from gradcam_bench.methods import CONTROLS, check_methods
 from gradcam_bench.models import Model, weights_hash
 from gradcam_bench.perturbation import n_points
+from gradcam_bench.prepare import prepare
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.scoring import make_scorer
 from gradcam_bench.store import Store, identity_hash
@@ -98,11 +100,16 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     _check_classes(model, dataset)
     layers = _layers(config.layers, model)
     autocast = PRECISIONS[config.precision]
-    network = model.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    cam = GradCAM(network, layers, autocast=autocast)
+    network = model.network.to(device)
+    provenance = _provenance(config, model, dataset, layers, device, command)
+    if config.thresholds_from is not None:
+        other = Path(config.thresholds_from)
+        provenance["thresholds"] = calibration.choose(
+            other, provenance, dataset.image_ids, output_dir=output_dir
+        )
     store = Store(
         output_dir,
-        _provenance(config, model, dataset, layers, device, command),
+        provenance,
         n_images=len(dataset),
         part_size=config.part_size,
         overwrite=config.overwrite,
@@ -110,9 +117,12 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     parts = store.missing_parts(config.shard.index, config.shard.count)
     if parts:
         faithfulness = _faithfulness(config, model, network, device, len(layers), parts, store)
+        size = model.preprocessing.size
+        prepared = prepare(network, torch.zeros(2, 3, size, size, device=device), layers=layers)
         evaluation = Evaluation(
-            cam,
+            GradCAM(prepared.network, layers, autocast=autocast),
             model.preprocessing,
+            memory_format=prepared.memory_format,
             methods=list(config.methods),
             protocols=protocols,
             faithfulness=faithfulness,
@@ -122,7 +132,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
             device=device,
         )
         geometry = Geometry(
-            size=model.preprocessing.size,
+            size=size,
             mode=config.geometry,
             resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
             interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
@@ -338,14 +348,15 @@ def _provenance(
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
         "identity": decides,
         "config": resolved,
     }
 
 
-def _versions() -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
+    """Return the installed versions of what decides a number."""
     found = {}
     for package in PACKAGES:
         try:
@@ -355,7 +366,7 @@ def _versions() -> Mapping[str, str]:
     return found
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the checkout this package runs from, marked where it is modified."""
     here = Path(__file__).parents[1]
     if not (here / ".git").exists():

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradcam_bench import store, tables
+from gradcam_bench import calibration, store, tables
 from gradcam_bench.errors import UserError
 
 
@@ -21,7 +21,8 @@ class Run:
     Attributes:
         name: the model's name; several runs of one model carry their folder's name as well.
         directory: where it is stored.
-        rows: one per image, method and layer.
+        rows: one per image, method and layer; where `thresholds_from` was given, with the columns
+            of `calibration.with_split_scores`.
         run: the content of run.json.
         summary: `tables.summarize` of the rows.
         pictures: what is kept for the gallery; empty where nothing is.
@@ -45,6 +46,7 @@ def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     """
     directory = Path(directory)
     rows, run = store.read_rows(directory), store.read_run(directory)
+    rows = calibration.with_split_scores(rows, run)
     config = run.get("config") or {}
     summary = tables.summarize(
         rows, seed=int(config.get("seed") or 0), protocols=config.get("protocols")

@@ -8,21 +8,21 @@ import pandas as pd
 
 from gradcam_bench import markup, report, tables
 from gradcam_bench.figures import write_figures
-from gradcam_bench.runs import load_run
+from gradcam_bench.runs import Run, load_run
 from gradcam_bench.store import read_run, write_atomically
 
 
-def finish(directory: str | Path) -> str:
+def finish(directory: str | Path | Run) -> str:
     """Write summary.csv, figures/ and report.html of a complete run and return what to print.
 
     Args:
-        directory: the output_dir of a run.
+        directory: the output_dir of a run, or the run as read.
 
     Raises:
         UserError: the folder holds no run.
     """
-    directory = Path(directory)
-    found = load_run(directory)
+    found = directory if isinstance(directory, Run) else load_run(directory)
+    directory = found.directory
     write_atomically(directory / "summary.csv", markup.to_csv(found.summary).encode())
     write_figures(found)
     report.write_report([found], directory / "report.html")

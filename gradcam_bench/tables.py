@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradcam_bench import stats
+from gradcam_bench import pxap, stats
 from gradcam_bench.errors import UserError
 from gradcam_bench.frames import (
     Cell,
@@ -49,8 +51,8 @@ def summarize(
 ) -> pd.DataFrame:
     """Return the tidy summary: one line per method, layer and metric, with an interval.
 
-    Proportions have Clopper-Pearson intervals; means, class means and oracle accuracies a
-    percentile bootstrap over images, the same resamples for every cell. Metrics whose column the
+    Proportions have Clopper-Pearson intervals; means, class means, PxAP and oracle accuracies
+    a bootstrap over images, the same resamples for every cell. Metrics whose column the
     rows lack, or hold nowhere, are left out. Broken images count in `error_rate` alone.
 
     Args:
@@ -80,8 +82,10 @@ def summarize(
     counts = stats.resample_counts(len(places.images), resamples=resamples, seed=seed)
     for name, metric, column in _present(good):
         if metric.kind == "oracle":
-            sweep = _sweep(column.split("@", 1)[1], protocols or {})
-            found = _oracle(good, places, column, sweep, counts, confidence)
+            score = _oracle(column.split("@", 1)[1], protocols or {}, confidence)
+            found = _together(good, places, column, counts, score)
+        elif metric.kind == "pooled":
+            found = _together(good, places, column, counts, partial(_pxap, confidence=confidence))
         else:
             matrix = places.matrix(good[column])
             found = _estimates(matrix, metric, labels, counts, confidence)
@@ -96,9 +100,10 @@ def _present(rows: pd.DataFrame) -> list[tuple[str, Metric, str]]:
     found = []
     for suffix in ["", *(f"@{protocol}" for protocol in protocols)]:
         for metric in METRICS.values():
-            column = metric.column if metric.kind == "oracle" else metric.column + suffix
-            if measured(rows, column) and not (metric.kind == "oracle" and suffix):
-                found.append((metric.name + suffix, metric, column))
+            if not (metric.kind in ("oracle", "pooled") and suffix):
+                column = metric.column + suffix
+                if measured(rows, column):
+                    found.append((metric.name + suffix, metric, column))
     for protocol in protocols:
         column = f"iou_hits@{protocol}"
         if protocol not in _SWEEPS and measured(rows, column):
@@ -129,15 +134,36 @@ def _estimates(
 
 
 def _oracle(
+    protocol: str, protocols: Mapping[str, Mapping[str, Any]], confidence: float
+) -> Callable[[pd.DataFrame, np.ndarray], stats.Estimate]:
+    """Return what scores the best threshold of a cell's rows."""
+    levels, interval = _sweep(protocol, protocols)
+    thresholds = np.arange(0, 1, interval)
+
+    def score(cell: pd.DataFrame, counts: np.ndarray) -> stats.Estimate:
+        masks, top = level_masks(cell, protocol)
+        hits = [
+            stats.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
+            for bit in range(levels)
+        ]
+        return stats.best_threshold_estimate(hits, counts, confidence=confidence)
+
+    return score
+
+
+def _pxap(cell: pd.DataFrame, counts: np.ndarray, *, confidence: float) -> stats.Estimate:
+    histograms = pxap.from_bytes(cell["pxap_counts"].tolist())
+    return pxap.estimate(histograms, counts, confidence=confidence)
+
+
+def _together(
     rows: pd.DataFrame,
     places: Layout,
     column: str,
-    sweep: tuple[int, float],
     counts: np.ndarray,
-    confidence: float,
+    score: Callable[[pd.DataFrame, np.ndarray], stats.Estimate],
 ) -> list[stats.Estimate]:
-    """Score the best threshold of every cell; resamples are those of the images in their order."""
-    protocol = column.split("@", 1)[1]
+    """Score all images of a cell at once; resamples are those of the images in their order."""
     images = places.images
     found = []
     for pair in places.pairs:
@@ -148,15 +174,8 @@ def _oracle(
             nan = float("nan")
             found.append(stats.Estimate(nan, nan, nan, 0, len(images)))
             continue
-        masks, top = level_masks(cell, protocol)
-        hits = [
-            stats.threshold_hits(masks, top, bit=bit, interval=sweep[1]) for bit in range(sweep[0])
-        ]
-        estimate = stats.best_threshold_estimate(hits, counts[:, place], confidence=confidence)
-        missing = len(images) - len(cell)
-        found.append(
-            stats.Estimate(estimate.value, estimate.low, estimate.high, len(cell), missing)
-        )
+        estimate = score(cell, counts[:, place])
+        found.append(replace(estimate, n_undefined=len(images) - len(cell)))
     return found
 
 

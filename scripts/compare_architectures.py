@@ -5,18 +5,18 @@
 
 `models=` lists files of conf/model (default: the three embedded networks); every other override
 goes to gradcam-bench. Writes into results/architectures/<dataset> unless output_dir= says
-otherwise, a run a model.
+otherwise, a run a model. Of runs that are stored already, `gradcam-bench report DIR...` writes the
+same.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
-from gradcam_bench import api, figures, findings, markup, report, summary, tables
+from gradcam_bench import api, markup, report, summary, tables
 from gradcam_bench.errors import UserError
-from gradcam_bench.figures import style
-from gradcam_bench.runs import joined_summary
 
 DEFAULT = "tiny_vgg,tiny_resnet,tiny_inception"
 
@@ -29,19 +29,12 @@ def main(arguments: list[str]) -> None:
     runs = []
     for model in models:
         runs.append(api.run([f"model={model}", *overrides], output_dir=folder / model))
-        print(summary.finish(folder / model))
-    joined = joined_summary(runs)
-    markup.to_csv(joined, folder / "joined.csv")
-    best = findings.best_cell(runs)
-    markup.to_csv(findings.comparison(runs, best.metric.name), folder / "paired.csv")
+        print(summary.finish(runs[-1]))
     wide = [tables.headline(run.summary).assign(model=run.name) for run in runs]
     print("\n".join(markup.to_text(table) for table in wide))
-    for metric in (best.metric.name, "insertion_auc"):
-        if metric in set(joined["metric"]):
-            axes = figures.architectures(joined, metric=metric)
-            style.save(style.figure_of(axes), folder / f"architectures_{metric}")
-    report.write_report([run.directory for run in runs], folder / "report.html")
-    print(f"Written to {folder}: joined.csv, paired.csv, report.html and figures")
+    command = shlex.join(["python", "scripts/compare_architectures.py", *arguments])
+    report.write_report(runs, folder / "report.html", command=command)
+    print(f"Written to {folder}: joined.csv, paired.csv, report.html and figures/")
 
 
 if __name__ == "__main__":

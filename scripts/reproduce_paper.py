@@ -2,25 +2,34 @@
 
     python scripts/reproduce_paper.py gradcam_table1 dataset.root=DIR
     python scripts/reproduce_paper.py gradcam_table1 dataset.root=DIR models=efficientnet_lite0
+    python scripts/reproduce_paper.py rise runs=results/imagenet/efficientnet_lite0
 
 Suites: gradcam_table1 rise wsol torchray_pointing gradcampp. `models=` replaces the suite's
-networks; every other override goes to gradcam-bench. A network that cannot be run, because its
-weights cannot be fetched, is named and its lines stay without our number. Writes into
-results/papers/<suite> unless output_dir= says otherwise: a run a model, comparison.csv and .md.
+networks; every other override goes to gradcam-bench. `runs=` takes stored runs instead of running
+anything: their run.json and summary.csv are enough. A network that cannot be run, because its
+weights cannot be fetched, is named and left out. Networks that a paper did not report stand beside
+those that it did. Writes into results/papers/<suite> unless output_dir= says otherwise: a run a
+model where something was run, comparison.csv and comparison.md.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from gradcam_bench import api, markup, published, summary
 from gradcam_bench.errors import UserError
-from gradcam_bench.findings import interval_text, value_text
+from gradcam_bench.markup import interval_text, value_text
 from gradcam_bench.metrics import metric_of
+from gradcam_bench.store import read_run
+
+Stored = tuple[dict[str, Any], pd.DataFrame]
+"""A run's run.json and summary."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +69,80 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in SUITES:
         given = arguments[0] if arguments else "nothing"
         raise UserError(f"expected a suite first ({', '.join(SUITES)}), got {given}")
-    name, suite = arguments[0], SUITES[arguments[0]]
-    chosen, others = api.split_option(arguments[1:], "models", "")
+    name, others = arguments[0], arguments[1:]
+    stored, others = api.split_option(others, "runs", "")
+    if stored:
+        folder, others = api.split_option(others, "output_dir", f"results/papers/{name}")
+        if others:
+            raise UserError(
+                f"with runs= nothing is run, so {' '.join(others)} would change nothing"
+            )
+        found = [_stored(Path(path)) for path in stored.split(",")]
+    else:
+        folder, found = _run(SUITES[name], others, f"results/papers/{name}")
+    table = compared(found, name)
+    text, notes = readable(table)
+    output = Path(folder)
+    output.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "scripts/reproduce_paper.py", *arguments])
+    markup.to_csv(table, output / "comparison.csv")
+    (output / "comparison.md").write_text(
+        f"Made by `{command}`.\n\n{markup.to_markdown(text)}\n{notes}\n", encoding="utf-8"
+    )
+    print(markup.to_text(text, width=140), notes, f"Written to {output}", sep="\n\n")
+
+
+def _run(suite: Suite, arguments: list[str], default: str) -> tuple[str, list[Stored]]:
+    """Run a suite's networks, or those of models=; return the folder and what was run."""
+    chosen, others = api.split_option(arguments, "models", "")
     overrides = ["dataset=imagenet", *suite.overrides, *others]
     models = chosen.split(",") if chosen else list(suite.models)
     config, _ = api.compose([f"model={models[0]}", *overrides])
-    folder = Path(config.output_dir or f"results/papers/{name}")
-    tables = []
+    folder = str(config.output_dir or default)
+    found = []
     for model in models:
         try:
-            run = api.run([f"model={model}", *overrides], output_dir=folder / model)
+            run = api.run([f"model={model}", *overrides], output_dir=Path(folder) / model)
         except UserError as error:
             print(f"{model} was not run: {error}\n", file=sys.stderr)
             continue
-        print(summary.finish(folder / model), end="\n\n")
-        found = published.compare(run.summary, run.run, suite=name, any_model=bool(chosen))
-        tables.append(found.assign(ours_network=model))
-    if not tables:
+        print(summary.finish(run), end="\n\n")
+        found.append((run.run, run.summary))
+    if not found:
         raise UserError("no network could be run, so there is nothing to compare")
-    table = pd.concat(tables, ignore_index=True)
-    text, notes = readable(table)
-    markup.to_csv(table, folder / "comparison.csv")
-    (folder / "comparison.md").write_text(markup.to_markdown(text) + "\n" + notes + "\n")
-    print(markup.to_text(text, width=140), notes, sep="\n\n")
+    return folder, found
+
+
+def _stored(folder: Path) -> Stored:
+    run = read_run(folder)
+    path = folder / "summary.csv"
+    if not path.exists():
+        raise UserError(f"{folder} has no summary.csv: run its command again to finish it")
+    return run, pd.read_csv(path)
+
+
+def compared(found: list[Stored], name: str) -> pd.DataFrame:
+    """Return the comparison of every run with a suite's published numbers.
+
+    Raises:
+        UserError: if the runs hold none of the suite's metrics for its methods.
+    """
+    tables = [
+        published.compare(
+            summary, run, suite=name, any_model=run["model"] not in SUITES[name].models
+        ).assign(ours_network=run["model"])
+        for run, summary in found
+    ]
+    table = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    if table.empty:
+        wanted = published.published()
+        wanted = wanted[wanted["suite"] == name]
+        raise UserError(
+            f"no run holds a number that {name} reports: expected methods among "
+            f"{', '.join(dict.fromkeys(wanted['method']))} and metrics among "
+            f"{', '.join(dict.fromkeys(wanted['metric']))}"
+        )
+    return table
 
 
 def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

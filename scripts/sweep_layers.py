@@ -20,7 +20,7 @@ def main(overrides: list[str]) -> None:
     config, choices = api.compose(["layers=all", *overrides])
     folder = config.output_dir or f"results/layers/{choices['dataset']}-{choices['model']}"
     found = api.run(["layers=all", *overrides], output_dir=folder)
-    print(summary.finish(folder))
+    print(summary.finish(found))
     wide = tables.headline(found.summary)
     markup.to_csv(wide, Path(folder) / "layers.csv")
     print(f"The table is {folder}/layers.csv, the figure {folder}/figures/layer_sweep.png")

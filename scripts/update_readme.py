@@ -1,26 +1,33 @@
-"""Write the stored results into the README; a test holds that nothing else stands there.
+"""Write stored results and definitions into the README and docs/; tests compare both.
 
     python scripts/update_readme.py
 
-A block between `<!-- begin KIND FOLDER -->` and `<!-- end -->` is made from results/FOLDER:
+A block between `<!-- begin KIND NAME -->` and `<!-- end -->` is made anew. From results/NAME:
 `output` is what the run printed, `table` its headline with intervals, `models` the joined table of
-several runs, `zoo` the test accuracy of the embedded networks, `command` how it was made.
+several runs, `zoo` the test accuracy of the embedded networks, `command` how it was made,
+`controls` what both controls score. From the code: `metric` describes the metric NAME, `overview`
+lists all metrics, `protocols` the knobs of all files in conf/protocol, `knobs` what each means.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from gradcam_bench import markup, summary, tables
-from gradcam_bench.metrics import METRICS
+from gradcam_bench.metrics import CONTROLS, METRICS
+from gradcam_bench.protocols import Protocol
 from gradcam_bench.store import read_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "metrics.md")
 BLOCK = re.compile(r"(<!-- begin (\w+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 SHOWN = (
     "gt_known_loc_err",
@@ -63,14 +70,12 @@ def table(folder: Path) -> str:
 
 
 def models(folder: Path) -> str:
-    """Return one line a model: Grad-CAM's headline values."""
-    lines = []
-    for run in sorted(path.parent for path in folder.glob("*/run.json")):
-        line = tables.headline(pd.read_csv(run / "summary.csv")).iloc[:1]
-        line.insert(0, "model", read_run(run)["model"])
-        lines.append(line)
-    joined = pd.concat(lines).drop(columns=["degenerate_rate"], errors="ignore")
-    return markup.to_markdown(joined)
+    """Return one line a model: the headline values of its first method and layer."""
+    joined = tables.headline(pd.read_csv(folder / "joined.csv"))
+    first = joined[~joined["method"].isin(CONTROLS)].drop_duplicates("run").sort_values("run")
+    return markup.to_markdown(
+        first.rename(columns={"run": "model"}).drop(columns=["degenerate_rate"], errors="ignore")
+    )
 
 
 def zoo(folder: Path) -> str:
@@ -88,14 +93,102 @@ def zoo(folder: Path) -> str:
     return markup.to_markdown(pd.DataFrame(lines))
 
 
-KINDS = {"output": output, "command": command, "table": table, "models": models, "zoo": zoo}
+def controls(folder: Path) -> str:
+    """Return what both controls score where theory has something to say."""
+    found = pd.read_csv(folder / "summary.csv")
+    found = found[found["method"].isin(CONTROLS) & found["metric"].isin(WITH_THEORY)]
+    found["text"] = [markup.with_interval(row) for row in found.to_dict("records")]
+    wide = found.pivot(index="metric", columns="method", values="text").loc[list(WITH_THEORY)]
+    return markup.to_markdown(wide[list(CONTROLS)].reset_index())
+
+
+WITH_THEORY = (
+    "gt_known_loc_err",
+    "mean_box_iou",
+    "max_box_acc",
+    "max_box_acc_v2",
+    "pointing_hit",
+    "energy_in_box",
+)
+
+
+def metric(name: str) -> str:
+    """Return one line of what a metric is and one of its facts."""
+    found = METRICS[name]
+    unit = f" {found.unit}" if found.unit else ""
+    better = f"{found.better} is better" if found.better else "neither is better"
+    facts = [f"{found.low:g} to {found.high:g}{unit}", better, INTERVALS[found.kind], found.source]
+    told = found.definition[0].upper() + found.definition[1:]
+    return f"{told}.\n\n*{'; '.join(facts)}; column `{found.column}`*\n"
+
+
+INTERVALS = {
+    "proportion": "Clopper-Pearson interval of a share",
+    "mean": "percentile bootstrap of a mean",
+    "class_mean": "percentile bootstrap of the mean of class means",
+    "oracle": "basic bootstrap, threshold chosen again in each resample",
+    "pooled": "percentile bootstrap over images of what their pixels give together",
+}
+
+
+def overview(_: str) -> str:
+    lines = []
+    for found in METRICS.values():
+        unit = f" {found.unit}" if found.unit else ""
+        lines.append(
+            {
+                "metric": f"[`{found.name}`](#{found.name})",
+                "in short": found.title,
+                "range": f"{found.low:g} to {found.high:g}{unit}",
+                "better": found.better or "-",
+            }
+        )
+    return markup.to_markdown(pd.DataFrame(lines))
+
+
+def protocols(_: str) -> str:
+    """Return a line a knob, a column a protocol."""
+    files = sorted((ROOT / "conf" / "protocol").glob("*.yaml"))
+    nodes = {path.stem: yaml.safe_load(path.read_text()) for path in files}
+    names = [field.name for field in dataclasses.fields(Protocol) if field.name != "name"]
+    lines = [
+        {"knob": f"`{name}`"} | {key: _plain(node[name]) for key, node in nodes.items()}
+        for name in names
+    ]
+    return markup.to_markdown(pd.DataFrame(lines))
+
+
+def _plain(value: object) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def knobs(_: str) -> str:
+    """Return what each knob means, from the docstring of Protocol."""
+    text = (inspect.getdoc(Protocol) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", text, re.M | re.S)
+    return "".join(f"- `{name}`: {' '.join(words.split())}\n" for name, words in entries)
+
+
+STORED = {
+    "output": output,
+    "command": command,
+    "table": table,
+    "models": models,
+    "zoo": zoo,
+    "controls": controls,
+}
+DEFINED = {"metric": metric, "overview": overview, "protocols": protocols, "knobs": knobs}
+
+
+def _made(kind: str, name: str) -> str:
+    return DEFINED[kind](name) if kind in DEFINED else STORED[kind](RESULTS / name)
 
 
 def updated(text: str) -> str:
-    """Return the README with every block made anew."""
-    return BLOCK.sub(lambda m: m[1] + KINDS[m[2]](RESULTS / m[3]) + m[4], text)
+    """Return a page with every block made anew."""
+    return BLOCK.sub(lambda m: m[1] + _made(m[2], m[3]) + m[4], text)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(updated(readme.read_text()))
+    for page in PAGES:
+        page.write_text(updated(page.read_text()))

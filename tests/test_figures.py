@@ -1,7 +1,10 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot, rcParams
+from matplotlib.figure import Figure
 from PIL import Image
 from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
 
@@ -63,6 +66,64 @@ def test_architectures_and_heat_table_show_every_run():
     texts = [text.get_text() for text in ax.texts]
     at = (two["metric"] == "gt_known_loc_err") & (two["method"] == "grad_cam")
     assert texts == [f"{v:.1f}" for v in two[at]["value"]]
+    assert [patch.get_xy() for patch in ax.patches] == [(1, 0), (1, 1)]  # layer4 is the best
+
+
+def test_layers_of_different_networks_stand_by_depth_and_the_best_by_name():
+    other = tables.summarize(make_rows(seed=1)).replace({"layer4": "head", "layer3": "stem"})
+    ax = figures.heat_table(pd.concat([SUMMARY.assign(run="a"), other.assign(run="b")]))
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert labels == ["a\nbest: layer4", "b\nbest: head"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2"]
+
+
+def test_nothing_of_a_figure_is_cut_off_or_covered():
+    names = ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam"]
+    long = [f"features.denseblock4.denselayer{number}" for number in range(18)]
+    pairs = [(name, layer) for name in names for layer in long] + list(CELLS[2:])
+    rows = make_rows(6, cells=pairs, sweep=True)
+    summary = tables.summarize(rows, resamples=20)
+    tests = paired.compare(paired.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err")
+    models = ["efficientnet_lite0", "mobilenet_v3_large", "resnet50", "inception_v3", "c", "d"]
+    joint = pd.concat([summary.assign(run=name) for name in models])
+    costs = pd.DataFrame({"name": models, "seconds": 1.0, "value": 3.0, "ci_low": 2, "ci_high": 4})
+    deep = [pair for pair in pairs if pair[0] == "grad_cam"][-4:]
+    for drawn in (
+        figures.layer_sweep(summary), figures.heat_table(joint), figures.architectures(joint),
+        figures.paired_differences(tests), figures.cost_vs_quality(costs),
+        figures.accuracy_vs_threshold(rows, pairs=deep), figures.accuracy_vs_iou(rows, pairs=deep),
+        figures.faithfulness_curves(rows, pairs=deep),
+    ):  # fmt: skip
+        figure = drawn if isinstance(drawn, Figure) else style.figure_of(drawn)
+        assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
+        figure.draw_without_rendering()
+        whole = figure.bbox.padded(2)
+        for ax in figure.axes:
+            box = ax.get_tightbbox()
+            assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+            assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+            assert not any(box.overlaps(ax.bbox) for ax in figure.axes)
+
+
+def test_line_figures_have_256_colours_and_photographs_all():
+    pictures = make_pictures(ROWS)
+    drawn = figures.gallery(pictures, ROWS)
+    assert style.has_photographs(drawn)
+    plain = figures.score_distributions(ROWS)
+    assert not style.has_photographs(plain)
+    with Image.open(io.BytesIO(style.png(drawn, dpi=100))) as image:
+        assert image.mode == "RGBA"
+    with Image.open(io.BytesIO(style.png(plain, dpi=100))) as image:
+        assert image.mode == "P"
+        few = np.asarray(image.convert("RGB"), dtype=int)
+    buffer = io.BytesIO()
+    with style.paper():
+        plain.savefig(buffer, format="png", dpi=100)
+    with Image.open(buffer) as image:
+        assert np.abs(np.asarray(image.convert("RGB"), dtype=int) - few).mean() < 0.1
 
 
 def test_paired_differences_fill_only_what_is_certain():

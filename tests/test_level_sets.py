@@ -14,8 +14,9 @@ from gradcam_bench.contours import component_boxes, twice_polygon_area
 from gradcam_bench.errors import UserError
 from gradcam_bench.level_sets import components, holes, padded_levels, quantized
 from gradcam_bench.localization import foreground, localize
-from gradcam_bench.max_box_acc import hit_bits, sweep, threshold_levels
+from gradcam_bench.max_box_acc import hit_bits, sweep
 from gradcam_bench.protocols import Protocol
+from gradcam_bench.stats import threshold_levels
 
 V1 = Protocol(
     name="wsol_v1",
@@ -51,6 +52,11 @@ ALL_CHOICES = [
     for component in ("largest", "all", "foreground")
     for comparison in (">", ">=")
 ]
+
+
+def at(protocol, threshold):
+    """Return a swept protocol at one threshold."""
+    return replace(protocol, threshold_rule="fixed", interval=None, threshold=float(threshold))
 
 
 def normalised(values):
@@ -166,7 +172,7 @@ def test_v1_and_v2_equal_cv2_at_each_of_1000_thresholds_on_adversarial_maps(kind
         boxes = random_boxes(heatmap.shape, seed)
         expected = np.array(list(reference(heatmap, boxes)))
         found = sweep(heatmap, boxes, [V1, V2])
-        level = threshold_levels(np.array([found[0].max_level]), V1)[0]
+        level = threshold_levels(np.array([found[0].max_level]), V1.thresholds())[0]
         for column, swept in enumerate(found):
             np.testing.assert_array_equal(
                 swept.best_iou[level], expected[:, column], err_msg=f"seed {seed}"
@@ -178,7 +184,7 @@ def test_v1_and_v2_equal_cv2_at_each_of_1000_thresholds_on_upsampled_maps():
         boxes = random_boxes(heatmap.shape, seed)
         expected = np.array(list(reference(heatmap, boxes)))
         found = sweep(heatmap, boxes, [V1, V2])
-        level = threshold_levels(np.array([found[0].max_level]), V1)[0]
+        level = threshold_levels(np.array([found[0].max_level]), V1.thresholds())[0]
         for column, swept in enumerate(found):
             np.testing.assert_array_equal(
                 swept.best_iou[level], expected[:, column], err_msg=f"map {seed}"
@@ -285,23 +291,16 @@ def test_max_box_acc_is_the_best_threshold_per_level_and_their_mean():
     assert result.best.tolist() == [1, 1, 0.5]
     np.testing.assert_allclose(result.best_threshold, 0.3)
     assert result.value == pytest.approx(2.5 / 3)
-    assert result.threshold == pytest.approx(0.3)
 
 
-def test_a_threshold_means_another_level_on_a_darker_map():
-    levels = threshold_levels(np.array([255, 100, 0]), replace(V1, interval=0.25))
-    assert levels.tolist() == [[0, 63, 127, 191], [0, 25, 50, 75], [0, 0, 0, 0]]
-
-
-def test_a_threshold_chosen_on_one_split_is_scored_alike_by_localize_and_by_the_sweep():
-    split = replace(V2, threshold_rule="split", interval=0.01)
+def test_a_fixed_threshold_scores_alike_by_localize_and_by_the_sweep():
+    thresholds = np.array([0.0, 0.31, 0.77])
     for seed in range(10):
         heatmap, boxes = upsampled(seed, 7, 56), random_boxes((56, 56), seed)
-        (swept,) = sweep(heatmap, boxes, [split])
-        for threshold in (0.0, 0.31, 0.77):
-            fixed = replace(split, threshold=threshold)
-            (level,) = threshold_levels(np.array([swept.max_level]), fixed)[0]
-            assert localize(heatmap, boxes, fixed).box_iou == swept.best_iou[level]
+        (swept,) = sweep(heatmap, boxes, [V2])
+        levels = threshold_levels(np.array([swept.max_level]), thresholds)[0]
+        for threshold, level in zip(thresholds, levels, strict=True):
+            assert localize(heatmap, boxes, at(V2, threshold)).box_iou == swept.best_iou[level]
 
 
 # Every choice, against labelling each level
@@ -313,11 +312,10 @@ def test_every_choice_of_the_sweep_equals_localize_at_each_level(protocol):
         heatmap = adversarial(seed)
         boxes = random_boxes(heatmap.shape, seed)
         (swept,) = sweep(heatmap, boxes, [protocol])
-        fixed = replace(protocol, threshold_rule="split")
         for threshold in np.linspace(0, 0.99, 12):
-            at = replace(fixed, threshold=float(threshold))
+            found = localize(heatmap, boxes, at(protocol, threshold))
             level = int(threshold * swept.max_level)
-            assert localize(heatmap, boxes, at).box_iou == swept.best_iou[level], (seed, threshold)
+            assert found.box_iou == swept.best_iou[level], (seed, threshold)
 
 
 @pytest.mark.parametrize(("connectivity", "size"), [(8, "area"), (8, "pixels"), (4, "pixels")])
@@ -391,7 +389,7 @@ def test_values_that_overshoot_are_cut():
 
 def test_foreground_of_the_sweep_and_of_a_fixed_threshold_round_alike():
     heatmap = upsampled(5, 7, 40)
-    fixed = replace(V1, threshold_rule="split", threshold=0.4)
+    fixed = at(V1, 0.4)
     q = (heatmap * 255).astype(np.uint8)
     np.testing.assert_array_equal(foreground(heatmap, fixed), q > int(0.4 * 255))
 

@@ -82,12 +82,6 @@ def test_a_fixed_threshold_is_the_only_one():
     assert not protocol.swept
 
 
-def test_a_split_protocol_is_swept_until_its_threshold_is_chosen():
-    split = VALID | {"threshold_rule": "split", "quantize": True, "interval": 0.01}
-    assert Protocol(**(split | {"threshold": None})).swept
-    assert Protocol(**(split | {"threshold": 0.3})).thresholds().tolist() == [0.3]
-
-
 def test_a_protocol_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Protocol(**VALID).threshold = 0.2
@@ -126,11 +120,11 @@ def test_a_value_outside_its_choices_is_refused_with_the_choices(field):
             "interval: expected a step, because of 'oracle', got None",
         ),
         (
-            {"threshold_rule": "split", "interval": 0.0},
+            {"threshold_rule": "oracle", "threshold": None, "interval": 0.0},
             "interval: expected a step in [1e-6, 1), got 0.0",
         ),
         (
-            {"threshold_rule": "split", "interval": 0.1},
+            {"threshold_rule": "oracle", "threshold": None, "interval": 0.1},
             "quantize: expected True: thresholds are swept over 8-bit levels",
         ),
         (

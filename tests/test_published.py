@@ -1,3 +1,5 @@
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,16 @@ from stored import make_rows, run_json
 from gradcam_bench import published, tables
 from gradcam_bench.errors import UserError
 from gradcam_bench.metrics import METRICS
+
+
+def load_script(name):
+    path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
+
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "published_results.csv"
 
@@ -165,6 +177,80 @@ def test_other_images_are_named(summary):
 def test_an_unknown_suite_is_refused(summary):
     with pytest.raises(UserError, match="no suite is called 'table7'; there are: gradcam_table1"):
         published.compare(summary, run_json(), suite="table7")
+
+
+def test_a_soft_mask_is_our_protocol_of_average_drop(summary):
+    assert "soft mask" in set(published.published()["protocol"])
+    rows = make_rows().assign(average_drop=0.3, increase_in_confidence=0.0)
+    found = published.compare(tables.summarize(rows), run_json("vgg16"), suite="gradcampp")
+    assert set(found["metric"]) == {"average_drop", "increase_in_confidence"}
+    assert not found["comparable"].str.contains("other protocol").any()
+
+
+def stored(folder, model, rows):
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(run_json(model)))
+    tables.summarize(rows).to_csv(folder / "summary.csv", index=False)
+    return folder
+
+
+ROWS = make_rows(sweep=True).assign(average_drop=0.3, increase_in_confidence=0.0)
+SUITES = {
+    "gradcam_table1": {"loc_err_top1", "loc_err_top5", "cls_err_top1", "cls_err_top5"},
+    "rise": {"deletion_auc", "insertion_auc"},
+    "wsol": {"max_box_acc", "max_box_acc_v2"},
+    "torchray_pointing": {"pointing_hit_per_class"},
+    "gradcampp": {"average_drop", "increase_in_confidence"},
+}
+
+
+def test_stored_runs_are_compared_without_running_anything(tmp_path):
+    one = stored(tmp_path / "one", "efficientnet_lite0", ROWS)
+    two = stored(tmp_path / "two", "efficientnet_lite1", ROWS)
+    output = tmp_path / "out"
+    load_script("reproduce_paper").main(["rise", f"runs={one},{two}", f"output_dir={output}"])
+    table = pd.read_csv(output / "comparison.csv")
+    assert list(table["ours_network"].unique()) == ["efficientnet_lite0", "efficientnet_lite1"]
+    expected = pd.read_csv(one / "summary.csv")
+    expected = expected[expected["layer"] == "layer4"].set_index("metric")["value"]
+    for row in table.to_dict("records"):
+        assert row["ours"] == expected[row["metric"]]
+        assert row["difference"] == row["ours"] - row["published"]
+        assert row["comparable"].startswith("no: another network (")
+    text = (output / "comparison.md").read_text()
+    assert text.startswith("Made by `python scripts/reproduce_paper.py rise runs=")
+    assert "0.677, ResNet-50" in text
+    assert sorted(path.name for path in output.iterdir()) == ["comparison.csv", "comparison.md"]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_finds_its_numbers_in_a_run_of_another_network(suite):
+    script = load_script("reproduce_paper")
+    found = script.compared([(run_json("efficientnet_lite0"), tables.summarize(ROWS))], suite)
+    assert set(found["metric"]) == SUITES[suite]
+    text, notes = script.readable(found)
+    assert len(text) == len(found)
+    assert "another network" in notes
+
+
+def test_a_network_of_the_suite_stands_beside_its_own_numbers_only():
+    script = load_script("reproduce_paper")
+    found = script.compared([(run_json("vgg16"), tables.summarize(ROWS))], "gradcam_table1")
+    assert set(found["model"]) == {"VGG-16 (Caffe)"}
+
+
+def test_what_stored_runs_cannot_do_is_said(tmp_path):
+    one = stored(tmp_path / "one", "efficientnet_lite0", make_rows(8, curves=False))
+    main = load_script("reproduce_paper").main
+    with pytest.raises(UserError, match="no run holds a number that rise reports: expected method"):
+        main(["rise", f"runs={one}"])
+    with pytest.raises(UserError, match=r"dataset\.limit=3 would change nothing"):
+        main(["rise", f"runs={one}", "dataset.limit=3"])
+    with pytest.raises(UserError, match="holds no run"):
+        main(["rise", f"runs={tmp_path / 'none'}"])
+    (one / "summary.csv").unlink()
+    with pytest.raises(UserError, match=r"has no summary\.csv: run its command again"):
+        main(["rise", f"runs={one}"])
 
 
 def test_reproduce_paper_without_a_known_suite_names_them_and_exits_with_2():

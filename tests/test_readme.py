@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,19 @@ def test_every_picture_and_folder_the_readme_names_exists():
     for path in named:
         if "<" not in path:
             assert (ROOT / path).exists(), path
+
+
+def test_results_readme_says_of_every_kept_folder_what_its_files_hold():
+    lister = script("list_results")
+    text = (ROOT / "results" / "README.md").read_text()
+    named = re.findall(r"^\| \[([^]]+)\]", text, re.M)
+    assert text == lister.listed([ROOT / "results" / name for name in named])
+    tracked = subprocess.run(
+        ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
+    kinds = tuple(lister.KINDS)
+    kept = {path.rpartition("/")[0] for path in tracked if path.endswith(kinds)}
+    assert {folder.removeprefix("results/") for folder in kept} <= set(named)
 
 
 RUNS = sorted(path.parent for path in (ROOT / "results").rglob("run.json"))

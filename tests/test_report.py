@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
 
-from gradcam_bench import findings, report, runs
+from gradcam_bench import answers, failures, findings, pictures, report, runs, stats, store, tables
 from gradcam_bench.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -26,9 +26,23 @@ def directories(tmp_path_factory):
     return one, two
 
 
+READ = []
+"""Folders whose rows were read for the page."""
+
+
 @pytest.fixture(scope="module")
 def page(directories, tmp_path_factory):
-    return report.write_report(directories, tmp_path_factory.mktemp("report") / "report.html")
+    read_rows = store.read_rows
+
+    def counted(directory):
+        READ.append(directory)
+        return read_rows(directory)
+
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "read_rows", counted)
+        report.main([*map(str, directories), "--output", str(folder)])
+    return folder / "report.html"
 
 
 # --- findings
@@ -42,16 +56,14 @@ def test_the_best_cell_is_the_one_of_least_gt_known_error(directories):
 
 
 def test_answers_say_best_lead_certainty_controls_papers_and_failures(directories):
-    found = {a.question: a for a in findings.answers(runs.load_runs(directories[:1]))}
-    assert found["Which is best?"].short == "grad_cam at layer4"
+    found = {a.question: a for a in answers.answers(runs.load_runs(directories[:1]))}
+    assert found["Which layer is best?"].short == "grad_cam at layer4"
     lead = found["By how much, and is it certain?"]
-    assert lead.short == "certain"
-    assert "ahead of grad_cam, layer3" in lead.text
+    assert lead.short.endswith(" points, certain")
+    assert "Ahead of grad_cam, layer3" in lead.text
     assert "McNemar, exact, Holm over 3 comparisons" in lead.text
     assert found["Does it beat the controls?"].short == "yes"
-    assert (
-        "published numbers lie inside our intervals" in found["Does it agree with the papers?"].text
-    )
+    assert "of 4 published numbers of this" in found["Does it agree with the papers?"].text
     assert "of 60 images" in found["Where does it fail?"].short
     assert "could not be scored: 1" in found["Where does it fail?"].text
 
@@ -61,15 +73,15 @@ def test_two_equal_layers_are_told_apart_by_no_number_of_images():
     same = rows[rows["layer"] == "layer4"]
     rows = pd.concat([same, same.assign(layer="copy"), rows[rows["layer"] == "input"]])
     run = runs.Run("m", None, rows, {"config": {}}, runs.tables.summarize(rows), pd.DataFrame())
-    lead = findings.answers([run])[1]
-    assert lead.short == "not certain"
+    lead = answers.answers([run])[1]
+    assert lead.short == "0.0 points, not certain"
     assert "p = 1 " in lead.text
     assert "No number of images would show a lead of zero" in lead.text
 
 
 def test_kinds_of_failure_add_up_to_all_images(directories):
     run = runs.load_run(directories[0])
-    kinds = findings.failure_kinds(run.rows, ("grad_cam", "layer4"))
+    kinds = failures.failure_kinds(run.rows, ("grad_cam", "layer4"))
     assert kinds["images"].sum() == 60
     at = (run.rows["layer"] == "layer4") & run.rows["error"].isna()
     assert kinds["images"].iloc[0] == run.rows.loc[at, "gt_known_loc"].sum()
@@ -80,20 +92,111 @@ def test_error_by_group_by_hand():
         top1_correct=[1.0, 1.0, 1.0, 0.0], gt_known_loc=[1.0, 1.0, 0.0, 0.0],
         object_area=[0.1, 0.2, 0.3, 0.9],
     )  # fmt: skip
-    found = findings.error_by_group(rows, ("grad_cam", "layer4")).set_index("group")
+    found = failures.error_by_group(rows, ("grad_cam", "layer4")).set_index("group")
     assert found.loc["the class was recognised", "error"] == pytest.approx(100 / 3)
-    assert found.loc["it was not", ["error", "n"]].tolist() == [100, 1]
+    assert found.loc["the class was not recognised", ["error", "n"]].tolist() == [100, 1]
     assert found.loc["the object is small", "error"] == 0
-    assert found.loc["it is large", "error"] == 100
+    assert found.loc["the object is large", "error"] == 100
 
 
 def test_worst_classes_come_first_and_rare_ones_not_at_all():
     rows = make_rows(5, cells=(("grad_cam", "layer4"),)).assign(
         label=[0, 0, 1, 1, 2], box_iou=[0.5, 0.7, 0.1, 0.3, 0.0]
     )
-    found = findings.worst_classes(rows, ("grad_cam", "layer4"), class_names=["a", "b", "c"])
+    found = failures.worst_classes(rows, ("grad_cam", "layer4"), class_names=["a", "b", "c"])
     assert found["class"].tolist() == ["b", "a"]
     assert found["Box IoU"].tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_a_network_no_paper_reports_stands_beside_those_that_they_do():
+    rows = make_rows(cells=CELLS[1:], curves=False)
+    stored = run_json("efficientnet_lite0")
+    run = runs.Run("m", None, rows, stored, tables.summarize(rows), pd.DataFrame())
+    found = answers.answers([run])[-2]
+    assert found.short == "cannot be told for this network"
+    assert "56.5 % VGG-16 (Caffe), 68.3 % AlexNet (Caffe), 60.1 % GoogLeNet (Caffe)" in found.text
+    assert "24.9 % in TensorFlow EfficientNet-Lite (subset (60 of 50,000 images)" in found.text
+
+
+def test_a_run_is_told_in_one_line_of_its_summary():
+    rows = make_rows()
+    summary = tables.summarize(rows)
+    at = (rows["layer"] == "layer4") & (rows["method"] == "grad_cam")
+    error = 100 * (1 - rows.loc[at, "gt_known_loc"].mean())
+    text = answers.shows(summary)
+    assert text.startswith(
+        f"grad_cam at layer4 (best of 2 layers): GT-known loc. error {error:.1f} % ["
+    )
+    assert "(random " in text
+    assert "; Insertion AUC 0." in text
+    assert text.endswith("; 60 images.")
+    joined = pd.concat(
+        [summary.assign(run="a"), tables.summarize(make_rows(seed=1)).assign(run="b")]
+    )
+    text = answers.shows(joined)
+    assert "(best of 2 runs), grad_cam at layer4: " in text
+    assert text.count("random") == 2  # of the best run alone, by two metrics
+    controls = summary[summary["layer"] == "input"]
+    assert answers.shows(controls) == "Controls only, or no score that all runs share."
+
+
+# --- accuracies at a threshold chosen on the reported images
+
+
+def oracle_runs(*, seeds=(0, 1)):
+    found = []
+    for number, seed in enumerate(seeds):
+        rows = make_rows(sweep=True, seed=seed, shift=0.4 * number)
+        found.append(runs.Run(f"m{number}", None, rows, {}, tables.summarize(rows), pd.DataFrame()))
+    return found
+
+
+def test_oracle_differences_are_those_of_the_summaries():
+    both = oracle_runs()
+    found = findings.oracle_differences(both, "max_box_acc_v2").set_index("candidate")
+    values = {}
+    for run in both:
+        lines = run.summary[run.summary["metric"] == "max_box_acc_v2"]
+        for line in lines.sort_values("value").to_dict("records"):  # the best layer comes last
+            name = line["method"] if line["layer"] == "input" else f"{line['method']}, layer4"
+            values[f"{run.name}, {name}"] = line["value"]
+    assert set(found["reference"]) == {"m1, grad_cam, layer4"}
+    for name, line in found.iterrows():
+        assert line["value"] == pytest.approx(values[name])
+        assert line["difference"] == pytest.approx(values[name] - values["m1, grad_cam, layer4"])
+        assert line["ci_low"] <= line["difference"] + 3
+        assert line["ci_low"] < line["ci_high"]
+
+
+def test_an_oracle_difference_chooses_both_thresholds_again_in_each_resample():
+    (run,) = oracle_runs(seeds=(0,))
+    found = findings.oracle_differences([run], "max_box_acc", resamples=20)
+    line = found[found["candidate"] == "center"].iloc[0]
+    hits = {}
+    for name, layer in (("grad_cam", "layer4"), ("center", "input")):
+        rows = run.rows[(run.rows["method"] == name) & (run.rows["layer"] == layer)]
+        masks = np.stack([np.frombuffer(mask, np.uint8) for mask in rows["iou_hits@wsol_v1"]])
+        hits[name] = masks[:, (np.arange(0, 1, 0.001) * 255).astype(int)].astype(float)
+    counts = stats.resample_counts(60, resamples=20, seed=0).astype(float)
+    again = {name: (counts @ h / 60).max(axis=1) for name, h in hits.items()}
+    difference = hits["center"].mean(0).max() - hits["grad_cam"].mean(0).max()
+    low, high = np.percentile(again["center"] - again["grad_cam"], [2.5, 97.5])
+    expected = [difference, 2 * difference - high, 2 * difference - low]
+    assert 100 * np.array(expected) == pytest.approx(
+        line[["difference", "ci_low", "ci_high"]].astype(float).to_numpy()
+    )
+
+
+def test_oracle_metrics_are_told_by_interval_and_never_tested():
+    (run,) = oracle_runs(seeds=(0,))
+    assert not set(findings.comparisons([run])) & {*findings.ORACLES, "pointing_hit_per_class"}
+    kept = ["image_id", "method", "layer", "label", "predicted", "error", "top1_correct"]
+    rows = run.rows[[*kept, "iou_hits@wsol_v1", "max_level@wsol_v1"]]
+    bare = runs.Run("m", None, rows, {}, tables.summarize(rows), pd.DataFrame())
+    assert answers.answers([bare])[0].text.startswith("MaxBoxAcc, oracle ")
+    controls = answers.answers([bare])[1]
+    assert "p = " not in controls.text
+    assert controls.question == "Does it beat the controls?"
 
 
 # --- loading
@@ -150,7 +253,8 @@ def test_the_page_is_the_same_twice(tmp_path):
 
 def test_gallery_data_holds_every_picture_with_its_scores(directories):
     run = runs.load_run(directories[0])
-    data = report.gallery_data(run, limit=5, best=("grad_cam", "layer4"))
+    (images,) = pictures.gallery_images([run], limit=5)
+    data = pictures.gallery_data(run, images, best=("grad_cam", "layer4"))
     json.dumps(data, allow_nan=False)
     assert len(data["images"]) == 5
     assert data["cells"][data["first"]] == "Grad-CAM, layer4"
@@ -185,6 +289,51 @@ def test_main_puts_the_report_into_the_folder_of_the_run_or_of_all_runs(tmp_path
     assert "nothing can be called best" in (directory / "report.html").read_text()  # controls only
     report.main([str(directory), str(again)])
     assert (tmp_path / "report.html").samefile(capsys.readouterr().out.strip())
+
+
+# --- several runs
+
+
+def test_several_runs_give_joined_tables_tests_figures_and_how_they_were_made(page, directories):
+    folder = page.parent
+    assert sorted(READ) == sorted(directories)  # each once
+    joined = pd.read_csv(folder / "joined.csv")
+    each = [runs.load_run(directory).summary for directory in directories]
+    assert list(joined["run"].unique()) == ["resnet50", "vgg16"]
+    assert joined["value"].tolist() == pytest.approx(pd.concat(each)["value"].tolist(), nan_ok=True)
+    paired = pd.read_csv(folder / "paired.csv")
+    assert list(paired["metric"].unique()) == [
+        "gt_known_loc_err", "mean_box_iou", "energy_in_box", "insertion_auc", "deletion_auc",
+    ]  # fmt: skip
+    assert set(paired["n_left_out"]) == {20 + 1}  # 60 and 40 images, one of them broken
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{name}.{suffix}"
+        for name in (
+            "architectures", "architectures_insertion_auc", "cost_vs_quality", "heat_table",
+            "paired_differences",
+        )
+        for suffix in ("png", "pdf")
+    }  # fmt: skip
+    note = json.loads((folder / "joined.json").read_text())
+    assert note["command"].startswith("gradcam-bench report ")
+    assert [(folder / place).resolve() for place in note["runs"].values()] == list(directories)
+
+
+def test_a_report_of_several_runs_leaves_a_run_around_them_alone(tmp_path):
+    rows = make_rows(12, cells=CELLS[1:], curves=False)
+    outer = store_run(tmp_path / "outer", rows)
+    inner = shutil.copytree(outer, outer / "inner")
+    assert report.joint_folder([outer]).resolve() == outer
+    assert report.joint_folder([outer, inner]).resolve() == outer / "joined"
+    assert report.joint_folder([inner, tmp_path / "other"]).resolve() == tmp_path
+
+
+def test_the_gallery_is_bounded_for_all_runs_together(directories):
+    both = runs.load_runs(directories)
+    alone, shared = (pictures.gallery_images(some, limit=8) for some in (both[:1], both))
+    assert [len(images) for images in alone] == [8]
+    assert shared[0] == shared[1]
+    assert [len(images) for images in shared] == [4, 4]
 
 
 # --- in a real browser

@@ -104,13 +104,19 @@ def test_mean_of_class_means_is_resampled_as_pandas_would():
 # --- oracle thresholds
 
 
+def test_a_threshold_means_another_level_on_a_darker_map():
+    levels = stats.threshold_levels(np.array([255, 100, 0]), np.array([0, 0.25, 0.5, 0.75]))
+    assert levels.tolist() == [[0, 63, 127, 191], [0, 25, 50, 75], [0, 0, 0, 0]]
+
+
 def test_threshold_hits_look_up_the_integer_part_of_threshold_times_maximum():
     masks = np.zeros((2, 256), np.uint8)
     masks[0, 100] = 0b10
     masks[1, 50] = 0b01
-    hits = stats.threshold_hits(masks, np.array([200, 100]), bit=1, interval=0.5)
+    half = np.array([0.0, 0.5])
+    hits = stats.threshold_hits(masks, np.array([200, 100]), bit=1, thresholds=half)
     assert hits.tolist() == [[False, True], [False, False]]
-    hits = stats.threshold_hits(masks, np.array([200, 100]), bit=0, interval=0.5)
+    hits = stats.threshold_hits(masks, np.array([200, 100]), bit=0, thresholds=half)
     assert hits.tolist() == [[False, False], [False, True]]
 
 
@@ -277,8 +283,16 @@ def test_undefined_scores_are_left_out_of_their_pair_and_counted():
 
 def test_what_cannot_be_paired_is_refused():
     rows = make_rows()
-    with pytest.raises(UserError, match="max_box_acc has no value per image"):
-        paired.candidates(rows, "max_box_acc")
+    for metric, why, instead in (
+        ("max_box_acc", "its threshold is the best for all images together", "box_acc_split"),
+        ("max_box_acc_v2@mine", "its threshold is the best", "thresholds_from=DIR"),
+        ("pointing_hit_per_class", "it is a mean over classes", "pointing_hit"),
+        ("pxap", "it ranks the pixels of all images together", "energy_in_mask or mask_iou"),
+    ):
+        with pytest.raises(UserError) as error:
+            paired.candidates(rows, metric)
+        assert f"{metric} has no value per image ({why}" in str(error.value)
+        assert instead in str(error.value)
     with pytest.raises(UserError, match="no metric is called 'box_uoi'"):
         paired.candidates(rows, "box_uoi")
     with pytest.raises(UserError, match="hold no mask_iou"):

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "gradcam_bench"
 WITHOUT_TORCH = [
     "data",
     "api",
+    "calibration",
     "config",
     "errors",
     "figures",
@@ -34,6 +35,7 @@ WITHOUT_TORCH = [
     "pictures",
     "protocols",
     "published",
+    "pxap",
     "report",
     "runs",
     "stats",

@@ -6,7 +6,7 @@ a run allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,7 @@ __all__ = [
 
 CAPTIONS = {
     "architectures": "Runs side by side, each method at its best layer; bars: 95 % intervals.",
+    "architectures_insertion_auc": "The same by insertion, where a map is scored by what it shows.",
     "cost_vs_quality": "Quality of the best cell of each run against its whole cost.",
     "heat_table": "Runs and layers at a glance; dark is good.",
     "layer_sweep": "Scores along the depth of the network, with 95 % intervals; bands: controls.",
@@ -113,8 +114,15 @@ def _once(run: Run, name: str, draw: Callable[[], Figure]) -> Figure:
     return run.drawn[name]
 
 
-def joint_figures(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:
-    """Return how to draw each figure that several runs allow together, by name."""
+def joint_figures(
+    runs: Sequence[Run], tests: Mapping[str, pd.DataFrame]
+) -> dict[str, Callable[[], Figure]]:
+    """Return how to draw each figure that several runs allow together, by name.
+
+    Args:
+        runs: several.
+        tests: from `findings.comparisons`.
+    """
     summary = joined_summary(runs)
     try:
         metric = findings.best_cell(runs).metric.name
@@ -122,6 +130,9 @@ def joint_figures(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:
         return {}
     found: dict[str, Callable[[], Figure]] = {}
     found["architectures"] = partial(_of_axes, partial(architectures, metric=metric), summary)
+    if metric != "insertion_auc" and "insertion_auc" in set(summary["metric"]):
+        drawn = partial(architectures, metric="insertion_auc")
+        found["architectures_insertion_auc"] = partial(_of_axes, drawn, summary)
     network = summary[~summary["method"].isin(CONTROLS)]
     if network.groupby("run")["layer"].nunique().max() > 1:
         method = str(network["method"].iloc[0])
@@ -130,9 +141,8 @@ def joint_figures(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:
     costs = _costs(runs)
     if len(costs) == len(runs):
         found["cost_vs_quality"] = partial(_of_axes, partial(cost_vs_quality, metric=metric), costs)
-    tests = findings.comparison(runs, metric)
-    if len(tests):
-        found["paired_differences"] = partial(_of_axes, paired_differences, tests)
+    if metric in tests:
+        found["paired_differences"] = partial(_of_axes, paired_differences, tests[metric])
     return found
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.figures import style
@@ -49,8 +50,10 @@ def layer_sweep(
     network = summary[~summary["method"].isin(CONTROLS)]
     layers = list(dict.fromkeys(network["layer"])) if layers is None else list(layers)
     methods = list(dict.fromkeys(network["method"]))
+    many = len(layers) > 4 or max(map(len, layers)) > 12
     with style.paper():
-        figure, axes = style.new_axes(height=1.5 * len(names) + 0.6, rows=len(names))
+        slanted = 0.04 * max(map(len, layers)) if many else 0
+        figure, axes = style.new_axes(height=1.5 * len(names) + 0.6 + slanted, rows=len(names))
         for panel, name in zip(axes, names, strict=True):
             found = _lines_of(summary, name)
             for number, method in enumerate(methods):
@@ -66,12 +69,11 @@ def layer_sweep(
             panel.set(ylabel=metric_of(name).label, xticks=range(len(layers)))
             panel.tick_params(axis="x", labelbottom=panel is axes[-1])
             panel.margins(x=0.04)
-        many = len(layers) > 4 or max(map(len, layers)) > 12
         axes[-1].set_xticklabels(
             layers, rotation=45 if many else 0, ha="right" if many else "center"
         )
         axes[-1].set_xlabel("layer, from input to output")
-        _legend_below(figure, axes[0])
+        style.legend_below(axes[0])
     return figure
 
 
@@ -83,11 +85,6 @@ def _control_bands(panel: Axes, found: pd.DataFrame) -> None:
             panel.axhline(
                 line["value"], color=shade, ls=dashes, lw=1, label=style.method_title(control)
             )
-
-
-def _legend_below(figure: Figure, panel: Axes, *, columns: int = 4) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 def architectures(
@@ -109,10 +106,11 @@ def architectures(
     runs = list(dict.fromkeys(found["run"]))
     methods = sorted(dict.fromkeys(found["method"]), key=lambda name: name in CONTROLS)
     with style.paper():
-        ax = style.new_axes(height=0.9 + 0.32 * len(runs))[1][0] if ax is None else ax
+        height = 0.9 + len(runs) * max(0.32, 0.085 * len(methods))
+        ax = style.new_axes(height=height)[1][0] if ax is None else ax
         for number, method in enumerate(methods):
             line = best[best["method"] == method].set_index("run").reindex(runs)
-            offset = 0.5 * ((number + 0.5) / len(methods) - 0.5)
+            offset = 0.7 * ((number + 0.5) / len(methods) - 0.5)
             ax.errorbar(
                 line["value"], np.arange(len(runs)) + offset, xerr=_error_bars(line), ls="",
                 color=style.color(methods, method), marker=style.marker(number),
@@ -124,7 +122,7 @@ def architectures(
         ]
         ax.set(yticks=range(len(runs)), yticklabels=ticks, xlabel=metric_of(metric).label)
         ax.set_ylim(len(runs) - 0.5, -0.5)
-        _legend_below(style.figure_of(ax), ax)
+        style.legend_below(ax)
     return ax
 
 
@@ -153,7 +151,7 @@ def cost_vs_quality(
             ax.set_xlim(0, 1.15 * costs["seconds"].max())
         ax.set(xlabel="seconds an image, whole run", ylabel=metric_of(metric).label)
         ax.margins(y=0.15)
-        _legend_below(style.figure_of(ax), ax, columns=3)
+        style.legend_below(ax)
     return ax
 
 
@@ -164,10 +162,11 @@ def heat_table(
     method: str = "grad_cam",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a table of runs x layers, dark where it is good; layers stand by their depth.
+    """Draw a table of runs x layers, dark where it is good, the best layer of each run framed.
 
-    Where all runs have the same layers the columns carry their names, else their places from the
-    input (1) on, and the cells the names.
+    Where all runs have the same layers the columns carry their names; else layers stand by their
+    place from the input on, and a run's label names its best. Six layers fit one column of a
+    paper, more take the page's width.
     """
     found = _lines_of(summary[summary["method"] == method], metric).copy()
     if "run" not in found:
@@ -178,26 +177,26 @@ def heat_table(
     shared = all(names == layers.iloc[0] for names in layers)
     values = found.pivot(index="run", columns="depth", values="value").loc[runs]
     digits = 1 if metric_of(metric).unit == "%" else 3
-    text = found["value"].map(lambda value: f"{value:.{digits}f}")
-    if not shared:
-        text = text + "\n" + found["layer"].str.slice(-12)
-    notes = text.groupby([found["run"], found["depth"]]).first().unstack().loc[runs].fillna("")
     lower = metric_of(metric).better == "lower"
+    best = values.idxmin(axis=1) if lower else values.idxmax(axis=1)
+    names = runs if shared else [f"{run}\nbest: {layers[run][best[run] - 1]}" for run in runs]
     with style.paper():
         if ax is None:
-            width = max(style.COLUMN, 0.9 + 0.42 * values.shape[1])
+            width = style.COLUMN if values.shape[1] <= 6 else style.PAGE
             ax = style.new_axes(width=width, height=0.9 + 0.34 * len(runs))[1][0]
         sns.heatmap(
-            values, annot=notes, fmt="", cmap="viridis" if lower else "viridis_r", ax=ax,
-            annot_kws={"size": 6 if shared else 5}, linewidths=0.5,
-            cbar_kws={"shrink": 0.9},
+            values, annot=True, fmt=f".{digits}f", cmap="viridis" if lower else "viridis_r", ax=ax,
+            annot_kws={"size": 6}, linewidths=0.5, cbar=False,
         )  # fmt: skip
+        for line, run in enumerate(runs):
+            ax.add_patch(Rectangle((best[run] - 1, line), 1, 1, fill=False, ec="#d55e00", lw=1.5))
         ax.grid(False)
-        ax.set_title(metric_of(metric).label)
+        title = f"{metric_of(metric).label}, {style.method_title(method)}; framed: best layer"
+        ax.set_title(title, loc="right")
         ax.set(ylabel="", xlabel="layer" if shared else "layer, counted from the input")
+        ax.set_yticklabels(names, rotation=0)
         if shared:
             ax.set_xticklabels(layers.iloc[0], rotation=30, ha="right")
-        ax.tick_params(axis="y", rotation=0)
     return ax
 
 

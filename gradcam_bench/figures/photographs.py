@@ -116,13 +116,13 @@ def gallery(
         "worst": ordered.iloc[::-1].iloc[:columns],
     }
     with style.paper():
-        height = 3 * (style.COLUMN / columns + 0.16) + 0.3
+        height = 3 * (style.COLUMN / columns + 0.2) + 0.3
         figure, axes = style.new_axes(height=height, columns=columns, rows=3)
         for number, (group, lines) in enumerate(groups.items()):
             panels = axes[number * columns : (number + 1) * columns]
             for panel, line in zip(panels, lines.to_dict("records"), strict=True):
                 draw_example(panel, line, line)
-                panel.set_title(_caption(line, column, class_names), fontsize=5, pad=2)
+                panel.set_title(_caption(line, column, class_names), fontsize=6, pad=2)
             panels[0].text(
                 -0.06, 0.5, group, rotation=90, va="center", ha="right",
                 transform=panels[0].transAxes, fontsize=7,
@@ -144,7 +144,7 @@ def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[st
     return f"{score} {name}\n{seen}"
 
 
-def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 17) -> str:
+def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 12) -> str:
     if class_names is None or label >= len(class_names):
         return f"class {label}"
     name = str(class_names[label]).split(",")[0]

@@ -65,7 +65,7 @@ def score_distributions(
             sns.violinplot(
                 long, x="score", y="cell", hue="cell", order=titles, hue_order=titles,
                 palette=colors, cut=0, inner="quart", linewidth=0.6, density_norm="width",
-                saturation=1,                 legend=False, ax=panel,
+                saturation=1, legend=False, ax=panel,
             )  # fmt: skip
             panel.set(xlabel=METRICS[name].label, ylabel="", xlim=(-0.02, 1.02))
         for panel in axes[len(names) :]:
@@ -120,8 +120,7 @@ def faithfulness_curves(
             panel.set(xlabel=f"pixels {verb} (%)", title=metric.label.replace(" AUC", ""))
             panel.set(xlim=(0, 100), ylim=(0, None))
         axes[0].set_ylabel("predicted class probability")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(pairs)))
+        style.legend_below(axes[0])
     return figure
 
 
@@ -143,7 +142,7 @@ def accuracy_vs_iou(
     values = layout(good, pairs).matrix(good["box_iou"])
     needed = np.linspace(0, 1, 201)
     with style.paper():
-        ax = style.new_axes(height=2.2)[1][0] if ax is None else ax
+        ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
         ax.axvline(0.5, color="black", lw=0.6, ls=":")
         for number, title in enumerate(titles):
             kept = values[~np.isnan(values[:, number]), number]
@@ -152,7 +151,7 @@ def accuracy_vs_iou(
             share = 100 * (kept[:, None] >= needed).mean(axis=0)
             ax.plot(needed, share, color=colors[number], ls=style.dash(number), label=title)
         ax.set(xlabel="IoU asked for", ylabel="boxes right (%)", xlim=(0, 1), ylim=(0, 100))
-        ax.legend()
+        style.legend_below(ax)
     return ax
 
 
@@ -184,19 +183,19 @@ def accuracy_vs_threshold(
     bit = int(np.argmin(np.abs(np.asarray(iou_levels) - 0.5)))
     thresholds = np.arange(0, 1, interval)
     with style.paper():
-        ax = style.new_axes(height=2.2)[1][0] if ax is None else ax
+        ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
         for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
             cell = cell_rows(good, pair)
             cell = cell[cell[f"iou_hits@{protocol}"].notna()]
             if cell.empty:
                 continue
             masks, top = level_masks(cell, protocol)
-            hits = stats.threshold_hits(masks, top, bit=bit, interval=interval)
+            hits = stats.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
             share = 100 * hits.mean(axis=0)
             best = int(share.argmax())
             ax.plot(thresholds, share, color=colors[number], ls=style.dash(number), label=title)
             ax.plot(thresholds[best], share[best], "o", color=colors[number])
         ax.set(xlabel="threshold (share of the maximum)", xlim=(0, 1), ylim=(0, 100))
         ax.set_ylabel(f"boxes right at IoU {iou_levels[bit]:g} (%)")
-        ax.legend(title="dot: best threshold (oracle)")
+        style.legend_below(ax, title="dot: best threshold (oracle)")
     return ax
