@@ -53,7 +53,9 @@ class Config:
     device: str = "auto"
     precision: str = "float32"  # float32, bfloat16, float16
     batch_size: int = 16
-    num_workers: int | None = None  # None: 0 on the CPU, one a core up to 8 on a GPU
+    # Processes that decode images, and as many that localize maps; None: 0 on the CPU, where they
+    # would take the network's cores, one a core up to 8 on a GPU.
+    num_workers: int | None = None
     seed: int = 0
     part_size: int = 64  # images a part file
     shard: Shard = field(default_factory=Shard)

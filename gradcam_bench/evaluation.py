@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -17,16 +16,46 @@ from gradcam_bench import localization
 from gradcam_bench.faithfulness import Perturber, area_under_curve
 from gradcam_bench.feed import Batch, Item
 from gradcam_bench.gradcam import GradCAM
-from gradcam_bench.heatmap import heatmaps, upsample
-from gradcam_bench.max_box_acc import hit_bits, sweep
+from gradcam_bench.heatmap import upsample
+from gradcam_bench.map_scores import Located, MapScores, Row
 from gradcam_bench.methods import CONTROL_LAYER, CONTROLS, METHODS, center_map, random_map
 from gradcam_bench.models import Preprocessing
 from gradcam_bench.protocols import Protocol
-from gradcam_bench.pxap import score_histogram, to_bytes
 
 Cell = tuple[str, str]  # (method, layer)
-Row = dict[str, Any]
 GALLERY_MAP = 28  # side of the largest map kept for the gallery
+# Maps perturbed together; an image's own stay together. Each takes some 40 bytes a pixel (the map,
+# its order, its ranks): 260 MB at 224 x 224.
+PERTURBED_MAPS = 128
+
+
+@dataclass
+class Scored:
+    """A batch that the device is done with.
+
+    Attributes:
+        items: as they came.
+        gallery: the gallery's rows.
+        kept: the rows of each item so far, by index.
+        located: what localization adds to the rows of the good items, when it is there.
+    """
+
+    items: list[Item]
+    gallery: list[Row]
+    kept: dict[int, list[Row]]
+    located: Located
+
+    def rows(self) -> list[list[Row]]:
+        """Wait for localization and return the rows of each item, in order."""
+        good = [item for item in self.items if item.error is None]
+        for item, found in zip(good, self.located.result(), strict=True):
+            for row, scores in zip(self.kept[item.index], found, strict=True):
+                row.update(scores)
+                for name in [name for name in scores if name.startswith("gt_known_loc")]:
+                    for top in ("top1", "top5"):
+                        column = name.replace("gt_known", top)
+                        row[column] = scores[name] * row[f"{top}_correct"]
+        return [self.kept[item.index] for item in self.items]
 
 
 class Evaluation:
@@ -43,6 +72,7 @@ class Evaluation:
         road: ROAD too.
         seed: of everything random.
         device: of the network.
+        pool: processes that localize while the device goes on, or None: here and now.
     """
 
     def __init__(
@@ -58,64 +88,67 @@ class Evaluation:
         road: bool = False,
         seed: int,
         device: torch.device,
+        pool: Executor | None = None,
     ) -> None:
         self.cam, self.preprocessing, self.faithfulness = cam, preprocessing, faithfulness
-        self.protocols, self.seed, self.device = protocols, seed, device
+        self.seed, self.device, self.pool = seed, device, pool
+        self.map_scores = MapScores(protocols, (preprocessing.size, preprocessing.size))
         self.follow_label, self.road, self.memory_format = follow_label, road, memory_format
         self.methods = [name for name in methods if name in METHODS]
         self.controls = [name for name in methods if name in CONTROLS]
-        # Protocols that need the same heatmap share it, and those that sweep share its level sets.
-        groups: dict[tuple[str, str, str], list[Protocol]] = {}
-        for protocol in protocols:
-            key = (protocol.relu, protocol.upsampling, protocol.normalization)
-            groups.setdefault(key, []).append(protocol)
-        self.groups = list(groups.values())
-        # PxAP asks for the values alone, so the protocols that sweep share one, of the first's map.
-        self.ranked = next((protocol for protocol in protocols if protocol.swept), None)
         self.cells: list[Cell] = [
             *((method, layer) for method in self.methods for layer in cam.layers),
             *((control, CONTROL_LAYER) for control in self.controls),
         ]
 
-    def __call__(self, batch: Batch, keep: set[int]) -> tuple[list[list[Row]], list[Row]]:
+    def __call__(self, batch: Batch, keep: set[int]) -> Scored:
         """Score a batch.
 
         Args:
             batch: from `feed.batches`.
             keep: indices of the images to keep for the gallery.
-
-        Returns:
-            The rows of each item, in order, and the gallery's rows.
         """
         good = batch.good
-        rows: dict[int, list[Row]] = {}
-        gallery: list[Row] = []
-        if good:
-            images = batch.images.to(self.device, non_blocking=True)
-            x = self.preprocessing.normalize(images).contiguous(memory_format=self.memory_format)
-            logits = self.cam.forward(x)
-            labels = torch.tensor([item.label for item in good], device=self.device)
-            predicted = logits.argmax(1)
-            located = self._maps(good, labels)
-            followed = located
-            targets = labels if self.follow_label else predicted
-            if self.faithfulness and not torch.equal(labels, targets):
-                followed = self._maps(good, targets)
-            self.cam.release()
-            rows = self._rows(good, logits, labels, predicted)
-            self._localize(good, located, rows)
-            if self.faithfulness:
-                self._perturb(good, x, followed, targets, rows)
-            kept = [i for i, item in enumerate(good) if item.index in keep]
-            if kept:
-                gallery = self._gallery(good, located, kept)
+        scored = Scored(batch.items, [], {}, Located.now([]))
         for item in batch.items:
             if item.error is not None:
-                rows[item.index] = [
+                scored.kept[item.index] = [
                     {"image_id": item.image_id, "method": m, "layer": layer, "error": item.error}
                     for m, layer in self.cells
                 ]
-        return [rows[item.index] for item in batch.items], gallery
+        if not good:
+            return scored
+        images = batch.images.to(self.device, non_blocking=True)
+        x = self.preprocessing.normalize(images).contiguous(memory_format=self.memory_format)
+        logits = self.cam.forward(x)
+        labels = torch.tensor([item.label for item in good], device=self.device)
+        predicted = logits.argmax(1)
+        maps = self._maps(good, labels)
+        followed = maps
+        targets = labels if self.follow_label else predicted
+        if self.faithfulness and not torch.equal(labels, targets):
+            followed = self._maps(good, targets)
+        self.cam.release()
+        scored.located = self._located(good, maps)
+        scored.kept |= self._rows(good, logits, labels, predicted)
+        if self.faithfulness:
+            together = max(PERTURBED_MAPS // len(self.cells), 1)
+            for begin in range(0, len(good), together):
+                part = slice(begin, begin + together)
+                some = {cell: found[part] for cell, found in followed.items()}
+                self._perturb(good[part], x[part], some, targets[part], scored.kept)
+        kept = [i for i, item in enumerate(good) if item.index in keep]
+        if kept:
+            scored.gallery = self._gallery(good, maps, kept)
+        return scored
+
+    def _located(self, items: Sequence[Item], maps: dict[Cell, Tensor]) -> Located:
+        """Start localizing the maps, without the images, which are large and not looked at."""
+        bare = [replace(item, image=None) for item in items]
+        low = {cell: found.float().cpu() for cell, found in maps.items()}
+        if self.pool is None:
+            return Located.now(self.map_scores(bare, low))
+        return Located(self.pool.submit(self.map_scores, bare, low).result)
 
     def _maps(self, items: Sequence[Item], classes: Tensor) -> dict[Cell, Tensor]:
         """Return the signed maps (N, h, w) of every cell for one class per image."""
@@ -158,29 +191,6 @@ class Evaluation:
             }
             rows[item.index] = [{**common, "method": m, "layer": layer} for m, layer in self.cells]
         return rows
-
-    def _localize(
-        self, items: Sequence[Item], maps: dict[Cell, Tensor], rows: dict[int, list[Row]]
-    ) -> None:
-        size = (self.preprocessing.size, self.preprocessing.size)
-        for c, cell in enumerate(self.cells):
-            raw = maps[cell]
-            for protocols in self.groups:
-                found = heatmaps(raw, size, protocols[0]).cpu().numpy()
-                for heatmap, item in zip(found, items, strict=True):
-                    row = rows[item.index][c]
-                    swept = [protocol for protocol in protocols if protocol.swept]
-                    row.update(_swept_scores(heatmap, item, swept))
-                    if item.mask is not None and self.ranked in protocols:
-                        row["pxap_counts"] = to_bytes(score_histogram(heatmap, item.mask))
-                    for protocol in protocols:
-                        if not protocol.swept:
-                            suffix = "" if protocol is self.protocols[0] else f"@{protocol.name}"
-                            row.update(_box_scores(heatmap, item, protocol, row, suffix))
-            positive = upsample(raw.relu(), size).cpu().numpy()
-            low = raw.relu().cpu()
-            for i, (heatmap, item) in enumerate(zip(positive, items, strict=True)):
-                rows[item.index][c].update(_region_scores(heatmap, low[i], item))
 
     def _perturb(
         self,
@@ -246,69 +256,3 @@ class Evaluation:
                     }
                 )
         return gallery
-
-
-def _swept_scores(heatmap: np.ndarray, item: Item, protocols: Sequence[Protocol]) -> Row:
-    """Return what one heatmap (H, W) hits at each of its 256 levels, per protocol."""
-    assert item.boxes is not None
-    scores: Row = {}
-    if protocols:
-        for protocol, swept in zip(protocols, sweep(heatmap, item.boxes, protocols), strict=True):
-            undefined = math.isnan(swept.best_iou[0])
-            hits = None if undefined else hit_bits(swept.best_iou, protocol).tobytes()
-            scores[f"iou_hits@{protocol.name}"] = hits
-            scores[f"max_level@{protocol.name}"] = swept.max_level
-    return scores
-
-
-def _box_scores(heatmap: np.ndarray, item: Item, protocol: Protocol, row: Row, suffix: str) -> Row:
-    """Return the columns of one heatmap (H, W) under a protocol with one threshold."""
-    assert item.boxes is not None
-    found = localization.localize(heatmap, item.boxes, protocol)
-    hit = math.nan
-    if not math.isnan(found.box_iou):
-        hit = float(found.box_iou >= protocol.iou_levels[0])
-    box = [math.nan] * 4 if found.box is None else found.box.tolist()
-    scores = {
-        "degenerate": float(found.degenerate),
-        "box_iou": found.box_iou,
-        "gt_known_loc": hit,
-        "top1_loc": hit * row["top1_correct"],
-        "top5_loc": hit * row["top5_correct"],
-        **dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), box, strict=True)),
-    }
-    if item.mask is not None:
-        scores["mask_iou"] = localization.mask_iou(heatmap, item.mask, protocol)
-    return {f"{name}{suffix}": value for name, value in scores.items()}
-
-
-def _region_scores(heatmap: np.ndarray, low: Tensor, item: Item) -> Row:
-    """Return the columns that need no protocol: pointing, energy, discrimination."""
-    assert item.boxes is not None
-    assert item.view_boxes is not None
-    at_view = upsample(low[None], item.view)[0].numpy()
-    scores: Row = {
-        "pointing_hit": localization.pointing_hit(at_view, item.view_boxes),
-        "energy_in_box": localization.energy_in_region(heatmap, item.boxes),
-    }
-    if item.mask is not None:
-        own = localization.energy_in_region(heatmap, item.mask)
-        scores["energy_in_mask"] = own
-        if item.other_mask is not None:
-            other = localization.energy_in_region(heatmap, item.other_mask)
-            scores |= _discrimination(own, other)
-    return scores
-
-
-def _discrimination(own: float, other: float) -> Row:
-    """Return whether, and by what share, the energy sits on the class asked for.
-
-    A map with no energy on either object, or none at all, discriminates nothing: a miss, and its
-    share is undefined (NaN).
-    """
-    if math.isnan(own) or math.isnan(other) or own + other == 0:
-        return {"discrimination_hit": 0.0, "discrimination_share": math.nan}
-    return {
-        "discrimination_hit": float(own > other),
-        "discrimination_share": own / (own + other),
-    }

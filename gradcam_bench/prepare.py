@@ -50,13 +50,13 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
     noise = torch.empty_like(example).normal_(generator=torch.Generator(example.device))
     own = copy.deepcopy(network).eval().requires_grad_(False)
     memory_format = _memory_format(own, noise)
-    own = own.to(memory_format=memory_format)  # type: ignore[call-overload]
+    own = own.to(memory_format=memory_format)
     expected = _answers(own, noise, layers)
     count = fold_batch_norm(own, noise, keep=layers)
     if count and not _agree(_answers(own, noise, layers), expected):
         count = 0
         own = copy.deepcopy(network).eval().requires_grad_(False)
-        own = own.to(memory_format=memory_format)  # type: ignore[call-overload]
+        own = own.to(memory_format=memory_format)
     return Prepared(own, memory_format, count)
 
 

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from gradcam_bench import figures, findings, page, tables
 from gradcam_bench.figures import style
+from gradcam_bench.markup import interval_text, value_text
+from gradcam_bench.metrics import metric_of
 from gradcam_bench.runs import Run, joined_summary, load_runs
 from gradcam_bench.store import write_atomically
 
@@ -59,8 +61,8 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file on one or many runs, and tables/ beside it.
 
-    tables/headline and tables/published are written as .md, .tex and .csv; of several runs also
-    what `write_joined` writes. Rows are read once.
+    tables/headline, tables/published and tables/tests are written as .md, .tex and .csv; of several
+    runs also what `write_joined` writes. Rows are read once.
 
     Args:
         directories: folders of runs, or runs as read.
@@ -76,7 +78,7 @@ def write_report(
     tests = findings.comparisons(runs)
     joint = figures.joint_figures(runs, tests) if len(runs) > 1 else {}
     drawn = {name: draw() for name, draw in joint.items()}
-    write_tables(runs, output.parent / "tables")
+    write_tables(runs, output.parent / "tables", tests)
     if len(runs) > 1:
         write_joined(runs, output.parent, tests, drawn, command=command)
     write_atomically(output, page.render(runs, tests, drawn).encode())
@@ -120,14 +122,19 @@ def write_joined(
     return written
 
 
-def write_tables(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write the headline table and the comparison with papers as Markdown, LaTeX and CSV."""
+def write_tables(
+    runs: Sequence[Run], folder: Path, tests: Mapping[str, pd.DataFrame]
+) -> list[Path]:
+    """Write headline, comparison with papers and paired tests as Markdown, LaTeX and CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     summary = joined_summary(runs) if len(runs) > 1 else runs[0].summary
     found = {"headline": (tables.headline(summary, intervals=True), tables.headline(summary))}
     papers = page.paper_table(runs)
     if len(papers):
         found["published"] = (papers, papers)
+    if tests:
+        numbers = pd.concat(tests.values(), ignore_index=True)
+        found["tests"] = (_as_text(numbers), numbers)
     written = []
     for name, (text, numbers) in found.items():
         for suffix, content in (
@@ -139,3 +146,24 @@ def write_tables(runs: Sequence[Run], folder: Path) -> list[Path]:
             write_atomically(path, content.encode())
             written.append(path)
     return written
+
+
+def _as_text(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return paired tests as a paper prints them."""
+    lines = []
+    for row in tests.to_dict("records"):
+        metric = metric_of(row["metric"])
+        ends = interval_text(metric, row["ci_low"], row["ci_high"])
+        lines.append(
+            {
+                "metric": metric.title,
+                "candidate": row["candidate"],
+                "reference": row["reference"],
+                "difference": f"{value_text(metric, row['difference'], points=True)} {ends}",
+                "p, Holm": f"{row['p_holm']:.2g}",
+                "effect": f"{row['effect']:+.2f}",
+                "test": row["test"],
+                "images": f"{row['n']}",
+            }
+        )
+    return pd.DataFrame(lines)

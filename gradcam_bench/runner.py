@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from gradcam_bench.config import bind, identity
 from gradcam_bench.data.example import Dataset, Example
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
-from gradcam_bench.evaluation import Evaluation, Row
+from gradcam_bench.evaluation import Evaluation, Scored
 from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.feed import batches
 from gradcam_bench.gradcam import GradCAM
+from gradcam_bench.map_scores import Row, processes
 from gradcam_bench.methods import CONTROLS, check_methods
 from gradcam_bench.models import Model, weights_hash
 from gradcam_bench.perturbation import n_points
@@ -139,7 +141,11 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         )
         if faithfulness is not None:
             store.run["scorer"] = faithfulness.scorer.name
-        _compute(config, evaluation, dataset, geometry, store, parts)
+        workers = config.num_workers
+        if workers is None:
+            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        with processes(workers) as evaluation.pool:
+            _compute(config, evaluation, dataset, geometry, store, parts, workers)
     store.write_run()
     return store.complete()
 
@@ -151,13 +157,11 @@ def _compute(
     geometry: Geometry,
     store: Store,
     parts: Sequence[int],
+    workers: int,
 ) -> None:
     """Run the loop over the missing parts; a part is stored when its last image is done."""
     n, kept = len(dataset), min(config.gallery, len(dataset))
     gallery_indices = {i * n // kept for i in range(kept)} if kept else set()
-    workers = config.num_workers
-    if workers is None:
-        workers = 0 if evaluation.device.type == "cpu" else min(8, os.cpu_count() or 1)
     indices = [i for part in parts for i in store.images_of(part)]
     loader = batches(
         dataset,
@@ -174,12 +178,12 @@ def _compute(
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     started = time.perf_counter()
     with tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1) as bar:
-        for batch in loader:
-            found, gallery = evaluation(batch, gallery_indices)
-            for picture in gallery:
+        scored = (evaluation(batch, gallery_indices) for batch in loader)
+        for batch in _ahead(scored, workers):
+            for picture in batch.gallery:
                 part = place[picture["image_id"]] // store.part_size
                 pictures.setdefault(part, []).append(picture)
-            for item, item_rows in zip(batch.items, found, strict=True):
+            for item, item_rows in zip(batch.items, batch.rows(), strict=True):
                 part = item.index // store.part_size
                 rows.setdefault(part, []).extend(item_rows)
                 if item.error is not None:
@@ -203,6 +207,16 @@ def _compute(
                     f"{config.max_errors:g} tolerates. The first: {first_error} "
                     "Finished parts are kept; mend the files or raise max_errors, then run again."
                 )
+
+
+def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
+    """Yield batches in order, each after `count` more were begun."""
+    waiting: deque[Scored] = deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _check(config: DictConfig) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,8 +92,7 @@ def torchcam_metric(
 def pixel_flipping(
     network: nn.Module, x: Tensor, low: Tensor, targets: Tensor
 ) -> Callable[[], object]:
-    import quantus
-
+    quantus: Any = importlib.import_module("quantus")  # its annotations forbid what it documents
     step, _ = n_points((x.shape[-2], x.shape[-1]), STEPS)
     metric = quantus.PixelFlipping(
         features_in_step=3 * step, perturb_baseline=0.0, normalise=False, disable_warnings=True

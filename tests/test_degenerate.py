@@ -8,7 +8,7 @@ import torch
 from test_localization import GRADCAM2017
 from toys import Residual
 
-from gradcam_bench import evaluation
+from gradcam_bench import map_scores
 from gradcam_bench.evaluation import Evaluation
 from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.feed import Batch, Item
@@ -59,7 +59,7 @@ def rows_of(monkeypatch, value):
         seed=0,
         device=torch.device("cpu"),
     )
-    found, _ = evaluate(Batch(items, pixels), set())
+    found = evaluate(Batch(items, pixels), set()).rows()
     return {(i, row["method"]): row for i, rows in enumerate(found) for row in rows}
 
 
@@ -103,10 +103,10 @@ def test_a_map_of_zeros_shows_nothing_of_the_image():
 
 def test_no_energy_on_either_object_is_a_miss_without_a_share():
     for own, other in ((0.0, 0.0), (math.nan, 0.3), (math.nan, math.nan)):
-        found = evaluation._discrimination(own, other)
+        found = map_scores._discrimination(own, other)
         assert found["discrimination_hit"] == 0
         assert math.isnan(found["discrimination_share"])
-    assert evaluation._discrimination(0.3, 0.1) == {
+    assert map_scores._discrimination(0.3, 0.1) == {
         "discrimination_hit": 1.0,
         "discrimination_share": pytest.approx(0.75),
     }

@@ -60,8 +60,7 @@ def test_fifty_batches_leave_nothing_behind():
     )
     rows = []
     for number in range(BATCHES + 2):
-        found, _ = evaluation(a_batch(number), set())
-        rows += found
+        rows += evaluation(a_batch(number), set()).rows()
         if number == 1:
             start = resident()
     assert len(rows) == BATCH * (BATCHES + 2)

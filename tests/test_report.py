@@ -273,8 +273,17 @@ def test_gallery_data_holds_every_picture_with_its_scores(directories):
 def test_tables_are_written_beside_the_report(page):
     folder = page.parent / "tables"
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.{suffix}" for name in ("headline", "published") for suffix in ("md", "tex", "csv")
+        f"{name}.{suffix}"
+        for name in ("headline", "published", "tests")
+        for suffix in ("md", "tex", "csv")
     }
+    tests = pd.read_csv(folder / "tests.csv")
+    first = tests.iloc[0]
+    assert (
+        f"| GT-known loc. error | {first['candidate']} | {first['reference']} | "
+        f"{first['difference']:.1f} points [{first['ci_low']:.1f}, {first['ci_high']:.1f}] | "
+        f"{first['p_holm']:.2g} |"
+    ) in (folder / "tests.md").read_text()
     assert "\\toprule" in (folder / "headline.tex").read_text()
     back = pd.read_csv(folder / "headline.csv")
     assert list(back["run"].unique()) == ["resnet50", "vgg16"]
