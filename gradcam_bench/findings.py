@@ -155,8 +155,9 @@ def _threshold_hits(run: Run, cell: Cell, metric: str) -> tuple[pd.Index, list[n
     rows = rows[rows[column].notna()]
     masks, top = level_masks(rows, protocol)
     thresholds = np.arange(0, 1, float(node.get("interval") or 0.001))
+    distinct = stats.distinct_thresholds(top, thresholds)
     hits = [
-        stats.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
+        stats.threshold_hits(masks, top, bit=bit, thresholds=distinct)
         for bit in range(ORACLES[metric])
     ]
     return pd.Index(rows["image_id"]), hits

@@ -99,6 +99,7 @@ def _run_context(run: Run) -> dict[str, Any]:
         "Data fingerprint": stored.get("data_fingerprint"),
         "Input": f"{config.get('geometry', '?')} to the network's size",
         "Protocols": ", ".join(_protocol(name, node) for name, node in protocols.items()),
+        "Split thresholds": _split(stored.get("thresholds")),
         "Layers": ", ".join(stored.get("layers") or []),
         "Methods": ", ".join(config.get("methods") or []),
         "Deletion, insertion": _faithfulness(config.get("faithfulness") or {}),
@@ -120,8 +121,18 @@ def _protocol(name: str, node: dict[str, Any] | None) -> str:
     return f"{name} (threshold {threshold:g})" if threshold is not None else name
 
 
+def _split(thresholds: dict[str, Any] | None) -> str | None:
+    if not thresholds:
+        return None
+    return f"chosen on {thresholds['n_images']} images of {thresholds['from']}"
+
+
 def _faithfulness(node: dict[str, Any]) -> str:
-    return f"{node.get('steps', '?')} steps, RISE's choices" if node.get("enabled") else "off"
+    if not node.get("enabled"):
+        return "off"
+    skipped = ("enabled", "steps")
+    choices = [f"{key.replace('_', ' ')} {node[key]}" for key in node if key not in skipped]
+    return ", ".join([f"{node.get('steps', '?')} steps", *choices])
 
 
 def _headline(runs: Sequence[Run]) -> dict[str, Any]:

@@ -142,9 +142,9 @@ def _oracle(
 
     def score(cell: pd.DataFrame, counts: np.ndarray) -> stats.Estimate:
         masks, top = level_masks(cell, protocol)
+        distinct = stats.distinct_thresholds(top, thresholds)
         hits = [
-            stats.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
-            for bit in range(levels)
+            stats.threshold_hits(masks, top, bit=bit, thresholds=distinct) for bit in range(levels)
         ]
         return stats.best_threshold_estimate(hits, counts, confidence=confidence)
 
@@ -174,7 +174,8 @@ def _together(
             nan = float("nan")
             found.append(stats.Estimate(nan, nan, nan, 0, len(images)))
             continue
-        estimate = score(cell, counts[:, place])
+        same = np.array_equal(place, np.arange(len(images)))
+        estimate = score(cell, counts if same else counts[:, place])
         found.append(replace(estimate, n_undefined=len(images) - len(cell)))
     return found
 

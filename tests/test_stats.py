@@ -109,6 +109,18 @@ def test_a_threshold_means_another_level_on_a_darker_map():
     assert levels.tolist() == [[0, 63, 127, 191], [0, 25, 50, 75], [0, 0, 0, 0]]
 
 
+def test_distinct_thresholds_leave_out_only_what_hits_alike():
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 2, (40, 256), dtype=np.uint8)
+    top = rng.choice([0, 101, 255], 40)
+    thresholds = np.arange(0, 1, 0.001)
+    every = stats.threshold_hits(masks, top, bit=0, thresholds=thresholds)
+    kept = stats.distinct_thresholds(top, thresholds)
+    assert 255 <= len(kept) < 360
+    some = stats.threshold_hits(masks, top, bit=0, thresholds=kept)
+    assert {column.tobytes() for column in some.T} == {column.tobytes() for column in every.T}
+
+
 def test_threshold_hits_look_up_the_integer_part_of_threshold_times_maximum():
     masks = np.zeros((2, 256), np.uint8)
     masks[0, 100] = 0b10
