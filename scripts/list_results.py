@@ -103,12 +103,30 @@ def zoo(folder: Path) -> tuple[str, str]:
     return f"Accuracy on unseen scenes: {', '.join(parts)}.", "python scripts/train_zoo.py"
 
 
+def speed(folder: Path) -> tuple[str, str]:
+    found = pd.read_csv(folder / "speed.csv").set_index(["section", "contender"])["times_ours"]
+
+    def span(section: str, contender: str, *, inverse: bool = False) -> str:
+        times = found[section, contender] ** (-1 if inverse else 1)
+        return f"{times.min():.2f} to {times.max():.2f}"
+
+    text = (
+        f"One Grad-CAM costs {span('maps', 'forward', inverse=True)} forwards; grad-cam takes "
+        f"{span('maps', 'grad-cam')} times as long, captum {span('maps', 'captum')}, torchcam "
+        f"{span('maps', 'torchcam')}. All layers cost {span('layers', 'forward', inverse=True)} "
+        f"forwards, captum's layer by layer {span('layers', 'captum')} times as much; RISE's loop "
+        f"takes {span('faithfulness', 'rise')} times as long."
+    )
+    return text, "python scripts/benchmark_speed.py"
+
+
 # The first file that a folder has says what it is.
 KINDS: dict[str, Callable[[Path], tuple[str, str]]] = {
     "summary.csv": run,
     "joined.csv": joined,
     "comparison.csv": papers,
     "check.csv": self_check,
+    "speed.csv": speed,
     "tiny_resnet.json": zoo,
 }
 

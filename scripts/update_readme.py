@@ -5,8 +5,9 @@
 A block between `<!-- begin KIND NAME -->` and `<!-- end -->` is made anew. From results/NAME:
 `output` is what the run printed, `table` its headline with intervals, `models` the joined table of
 several runs, `zoo` the test accuracy of the embedded networks, `command` how it was made,
-`controls` what both controls score. From the code: `metric` describes the metric NAME, `overview`
-lists all metrics, `protocols` the knobs of all files in conf/protocol, `knobs` what each means.
+`controls` what both controls score, `speed` what benchmark_speed.py measured. From the code:
+`metric` describes the metric NAME, `overview` lists all metrics, `protocols` the knobs of all
+files in conf/protocol, `knobs` what each means.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "metrics.md")
 BLOCK = re.compile(r"(<!-- begin (\w+) (\S+) -->\n).*?(<!-- end -->)", re.S)
+BARE = ("forward", "bare scorer", "its forwards", "float32")
+"""Contenders of benchmark_speed.py that only run the network."""
 SHOWN = (
     "gt_known_loc_err",
     "loc_err_top1",
@@ -76,6 +79,26 @@ def models(folder: Path) -> str:
     return markup.to_markdown(
         first.rename(columns={"run": "model"}).drop(columns=["degenerate_rate"], errors="ignore")
     )
+
+
+def speed(folder: Path) -> str:
+    """Return a line a comparison: our time, in units of a bare forward, and the others' in ours."""
+    found = pd.read_csv(folder / "speed.csv")
+    lines = []
+    for (_, case), part in found.groupby(["section", "case"], sort=False):
+        times = part.set_index("contender")["times_ours"]
+        bare = [name for name in times.index if name in BARE]
+        others = [name for name in times.index[1:] if name not in BARE]
+        seconds = part["seconds"].iloc[0]
+        lines.append(
+            {
+                "work": case,
+                "ours": f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms",
+                "ours / forwards": f"{1 / times[bare[0]]:.2f}" if bare else "",
+                "the others / ours": ", ".join(f"{name} {times[name]:.2f}" for name in others),
+            }
+        )
+    return markup.to_markdown(pd.DataFrame(lines))
 
 
 def zoo(folder: Path) -> str:
@@ -175,6 +198,7 @@ STORED = {
     "table": table,
     "models": models,
     "zoo": zoo,
+    "speed": speed,
     "controls": controls,
 }
 DEFINED = {"metric": metric, "overview": overview, "protocols": protocols, "knobs": knobs}

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -99,6 +100,15 @@ def test_batch_size_changes_no_score(whole, tmp_path, batch_size):
 def test_workers_change_no_score(whole, tmp_path):
     _, rows = run(tmp_path, *OVERRIDES, "num_workers=2")
     pd.testing.assert_frame_equal(rows, whole[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_on_cuda_scores_as_on_the_cpu(whole, tmp_path):
+    _, rows = run(tmp_path, *OVERRIDES, "device=cuda")
+    assert rows.image_id.tolist() == whole[1].image_id.tolist()
+    for column in ("box_iou", "energy_in_box", "deletion_auc", "insertion_auc"):
+        np.testing.assert_allclose(rows[column], whole[1][column], atol=1e-3)
 
 
 def test_shards_in_any_order_equal_the_whole(whole, tmp_path):
