@@ -104,20 +104,27 @@ def zoo(folder: Path) -> tuple[str, str]:
 
 
 def speed(folder: Path) -> tuple[str, str]:
-    found = pd.read_csv(folder / "speed.csv").set_index(["section", "contender"])["times_ours"]
+    table = pd.read_csv(folder / "speed.csv")
 
     def span(section: str, contender: str, *, inverse: bool = False) -> str:
-        times = found[section, contender] ** (-1 if inverse else 1)
-        return f"{times.min():.2f} to {times.max():.2f}"
+        chosen = (table["section"] == section) & (table["contender"] == contender)
+        times = table.loc[chosen, "times_ours"] ** (-1 if inverse else 1)
+        ends = [f"{times.min():.2f}", f"{times.max():.2f}"]
+        return " to ".join(dict.fromkeys(ends))
 
-    text = (
-        f"One Grad-CAM costs {span('maps', 'forward', inverse=True)} forwards; grad-cam takes "
-        f"{span('maps', 'grad-cam')} times as long, captum {span('maps', 'captum')}, torchcam "
-        f"{span('maps', 'torchcam')}. All layers cost {span('layers', 'forward', inverse=True)} "
-        f"forwards, captum's layer by layer {span('layers', 'captum')} times as much; RISE's loop "
-        f"takes {span('faithfulness', 'rise')} times as long."
-    )
-    return text, "python scripts/benchmark_speed.py"
+    told = {
+        "maps": f"One Grad-CAM costs {span('maps', 'forward', inverse=True)} forwards; grad-cam "
+        f"takes {span('maps', 'grad-cam')} times as long, captum {span('maps', 'captum')}, "
+        f"torchcam {span('maps', 'torchcam')}.",
+        "layers": f"All layers cost {span('layers', 'forward', inverse=True)} forwards; captum, "
+        f"layer by layer, takes {span('layers', 'captum')} times as long.",
+        "faithfulness": "Deletion and insertion cost "
+        f"{span('faithfulness', 'bare scorer', inverse=True)} of their bare forwards; RISE's loop "
+        f"takes {span('faithfulness', 'rise')} times as long.",
+        "run": f"A whole run costs {span('run', 'its forwards', inverse=True)} of its forwards.",
+    }
+    measured = [text for section, text in told.items() if section in set(table["section"])]
+    return " ".join(measured), "python scripts/benchmark_speed.py"
 
 
 # The first file that a folder has says what it is.

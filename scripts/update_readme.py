@@ -53,9 +53,7 @@ def output(folder: Path) -> str:
 
 
 def command(folder: Path) -> str:
-    run = read_run(folder)
-    threads = "one thread" if run["threads"] == 1 else f"{run['threads']} threads"
-    return f"`{run['command']}` ({run['seconds'] / 60:.1f} minutes, {threads})\n"
+    return f"`{read_run(folder)['command']}`\n"
 
 
 def table(folder: Path) -> str:
