@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import speed_peers
 import torch
-from speed_peers import STEPS, forward
+from speed_peers import QUANTUS_STEPS, STEPS, forward
 from torch import Tensor, nn
 
 from gradcam_bench import GradCAM, api, markup, runner
@@ -242,7 +242,7 @@ def _faithfulness(bench: Bench, name: str) -> None:
         [area_under_curve(curve) for curve in slow],
     )
     case = f"{name}, 29 + 29 points, {n} images, {scorer.name}"
-    work = {"quantus": 0.5}  # deletion alone
+    work = {"quantus": QUANTUS_STEPS / (2 * points)}  # deletion alone, in fewer steps
     # Ours and RISE's loop are warm by now; another round would take minutes.
     bench.compare("faithfulness", case, contenders, work=work, difference=difference, warm=False)
 

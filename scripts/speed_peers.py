@@ -15,6 +15,7 @@ from gradcam_bench.perturbation import n_points, rise_blur
 
 Calls = dict[str, Callable[[], object]]
 STEPS = 28  # 29 points of 1792 pixels, as RISE's evaluation has them
+QUANTUS_STEPS = 21
 
 
 def forward(network: nn.Module, x: Tensor) -> Tensor:
@@ -93,9 +94,12 @@ def pixel_flipping(
     network: nn.Module, x: Tensor, low: Tensor, targets: Tensor
 ) -> Callable[[], object]:
     quantus: Any = importlib.import_module("quantus")  # its annotations forbid what it documents
-    step, _ = n_points((x.shape[-2], x.shape[-1]), STEPS)
+    # It counts values, not pixels, and wants a divisor of H * W: 21 steps come nearest to 28.
     metric = quantus.PixelFlipping(
-        features_in_step=3 * step, perturb_baseline=0.0, normalise=False, disable_warnings=True
+        features_in_step=3 * x.shape[-1] * x.shape[-2] // QUANTUS_STEPS,
+        perturb_baseline=0.0,
+        normalise=False,
+        disable_warnings=True,
     )
     arrays = [tensor.cpu().numpy() for tensor in (x, targets, low[:, None])]
     return lambda: metric(network, *arrays, softmax=True, channel_first=True, device=str(x.device))
