@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,19 @@ def split_option(arguments: Sequence[str], name: str, default: str) -> tuple[str
     given = [argument[len(prefix) :] for argument in arguments if argument.startswith(prefix)]
     left = [argument for argument in arguments if not argument.startswith(prefix)]
     return (given[0] if given else default), left
+
+
+def run_script(main: Callable[[list[str]], None]) -> None:
+    """Run a script on the command line's arguments; a user's mistake is told and exits with 2."""
+    import sys
+
+    from gradcam_bench.errors import UserError
+
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def default_output_dir(choices: dict[str, str]) -> Path:

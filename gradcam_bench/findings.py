@@ -154,12 +154,8 @@ def _threshold_hits(run: Run, cell: Cell, metric: str) -> tuple[pd.Index, list[n
     rows = cell_rows(scored(run.rows), cell)
     rows = rows[rows[column].notna()]
     masks, top = level_masks(rows, protocol)
-    thresholds = np.arange(0, 1, float(node.get("interval") or 0.001))
-    distinct = stats.distinct_thresholds(top, thresholds)
-    hits = [
-        stats.threshold_hits(masks, top, bit=bit, thresholds=distinct)
-        for bit in range(ORACLES[metric])
-    ]
+    interval = float(node.get("interval") or 0.001)
+    hits = stats.distinct_hits(masks, top, levels=ORACLES[metric], interval=interval)
     return pd.Index(rows["image_id"]), hits
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +49,13 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
         `MAP_TOLERANCE`, both tried on noise.
     """
     noise = torch.empty_like(example).normal_(generator=torch.Generator(example.device))
-    own = copy.deepcopy(network).eval().requires_grad_(False)
+    own = _copy(network)
     memory_format = _memory_format(own, noise)
     own = own.to(memory_format=memory_format)
     expected = _answers(own, noise, layers)
     count = fold_batch_norm(own, noise, keep=layers)
     if count and not _agree(_answers(own, noise, layers), expected):
-        count = 0
-        own = copy.deepcopy(network).eval().requires_grad_(False)
-        own = own.to(memory_format=memory_format)
+        count, own = 0, _copy(network).to(memory_format=memory_format)
     return Prepared(own, memory_format, count)
 
 
@@ -87,6 +86,10 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: Sequence[str] 
         rest = nn.Sequential(*bn.children()) if list(bn.children()) else nn.Identity()
         setattr(modules[parent] if parent else network, child, rest)
     return len(pairs)
+
+
+def _copy(network: nn.Module) -> Any:  # nn.Module, whose `to` is not typed for memory formats
+    return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 def _memory_format(network: nn.Module, example: Tensor) -> torch.memory_format:

@@ -234,6 +234,23 @@ def distinct_thresholds(max_level: np.ndarray, thresholds: np.ndarray) -> np.nda
     return thresholds[np.r_[True, (levels[:, 1:] != levels[:, :-1]).any(axis=0)]]
 
 
+def distinct_hits(
+    iou_hits: np.ndarray, max_level: np.ndarray, *, levels: int, interval: float
+) -> list[np.ndarray]:
+    """Return `threshold_hits` of each of the first IoU levels, at the thresholds that differ.
+
+    Args:
+        iou_hits: (n, 256) uint8, as in `threshold_hits`.
+        max_level: (n,) largest value of each 8-bit map.
+        levels: how many IoU levels.
+        interval: step of the thresholds, from 0.
+    """
+    thresholds = distinct_thresholds(max_level, np.arange(0, 1, interval))
+    return [
+        threshold_hits(iou_hits, max_level, bit=bit, thresholds=thresholds) for bit in range(levels)
+    ]
+
+
 def best_threshold_samples(hits: list[np.ndarray], counts: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the mean over IoU levels of the best threshold's accuracy, and the same of resamples.
 

@@ -138,14 +138,10 @@ def _oracle(
 ) -> Callable[[pd.DataFrame, np.ndarray], stats.Estimate]:
     """Return what scores the best threshold of a cell's rows."""
     levels, interval = _sweep(protocol, protocols)
-    thresholds = np.arange(0, 1, interval)
 
     def score(cell: pd.DataFrame, counts: np.ndarray) -> stats.Estimate:
         masks, top = level_masks(cell, protocol)
-        distinct = stats.distinct_thresholds(top, thresholds)
-        hits = [
-            stats.threshold_hits(masks, top, bit=bit, thresholds=distinct) for bit in range(levels)
-        ]
+        hits = stats.distinct_hits(masks, top, levels=levels, interval=interval)
         return stats.best_threshold_estimate(hits, counts, confidence=confidence)
 
     return score

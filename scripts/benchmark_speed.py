@@ -439,8 +439,4 @@ def write(folder: Path, section: str, bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"benchmark_speed: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)

@@ -12,11 +12,9 @@ same.
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from gradcam_bench import api, markup, report, summary, tables
-from gradcam_bench.errors import UserError
 
 DEFAULT = "tiny_vgg,tiny_resnet,tiny_inception"
 
@@ -38,8 +36,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"compare_architectures: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)

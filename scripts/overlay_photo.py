@@ -8,7 +8,6 @@ Writes overlay.png into results/overlay.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import skimage.data
@@ -20,7 +19,6 @@ from gradcam_bench.config import bind
 from gradcam_bench.data.annotations import imagenet_classes, short_names
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.data.images import load_rgb
-from gradcam_bench.errors import UserError
 from gradcam_bench.figures import style
 
 FOLDER = Path("results/overlay")
@@ -62,8 +60,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"overlay_photo: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)

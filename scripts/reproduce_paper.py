@@ -173,8 +173,4 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"reproduce_paper: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)

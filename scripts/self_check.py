@@ -10,14 +10,12 @@ check.csv (means a step), randomization.png and .pdf into results/self_check/<da
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 
 from gradcam_bench import api, sanity
 from gradcam_bench.config import bind
-from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import Options, Perturber
 from gradcam_bench.figures import style
 from gradcam_bench.figures.sanity import randomization
@@ -63,8 +61,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"self_check: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)

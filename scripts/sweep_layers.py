@@ -9,11 +9,9 @@ unless output_dir= says otherwise.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from gradcam_bench import api, markup, summary, tables
-from gradcam_bench.errors import UserError
 
 
 def main(overrides: list[str]) -> None:
@@ -27,8 +25,4 @@ def main(overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"sweep_layers: {error}", file=sys.stderr)
-        sys.exit(2)
+    api.run_script(main)
