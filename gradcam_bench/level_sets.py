@@ -6,251 +6,329 @@ tree. It is found without labelling a single level:
 1. Each row falls into hills, runs that rise and then fall. A hill cut at any level stays in one
    piece, so a map upsampled from 7x7 is some 800 hills where it is 50176 pixels.
 2. A hill whose summit lies beside a slope at least as high joins that slope's hill: nothing is
-   lost at any level. What is left are the local maxima of the map, some ten of them.
-3. The maxima merge pairwise where they meet, from the highest pass down (Kruskal's algorithm),
-   and with them their tables of box and size per level.
+   lost at any level. What is left are the local maxima of the map and their basins, some fifteen.
+3. From the highest level down, each basin adds what it holds at that level, and basins that meet
+   there merge (Kruskal's algorithm).
 
 The holes of the foregrounds are the components, by 4 neighbours, of the inverted map, but for
 the outside.
+
+Compiled by Numba: 0.8 ms for the components and holes of a Grad-CAM map of 224 x 224 on one core,
+where the same steps in NumPy took 2.4 ms and labelling every level with OpenCV takes 40 ms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 LEVELS = 256
-NOWHERE = -32767  # in a table of maxima: no component at this level
-SIGNS = np.array([-1, -1, 1, 1], dtype=np.int16)[:, None, None]
+SIZES = ("none", "pixels", "area")
+_FAR = np.iinfo(np.int32).max  # no coordinate yet
 
 
 @dataclass(frozen=True)
 class Components:
-    """The components of {q >= level}, C of them; when two merge, one number goes on.
+    """The components of {q >= level} at every level, K of them in all.
 
     Attributes:
-        boxes: (4, C, 256) int16, half-open x0, y0, x1, y1 of each component at each level.
-        alive: (C, 256) bool, whether the component exists at that level; the rest means nothing
-            where it does not.
-        size: (C, 256) int64, its pixels, or twice the area that its pixels' centres span, holes
-            left out.
+        level: (K,) int64 in 1..255, ascending; a component appears once at each level it lives.
+        boxes: (K, 4) int64, half-open x0, y0, x1, y1.
+        size: (K,) int64, pixels, or twice the area that the pixels' centres span, holes left out.
     """
 
+    level: np.ndarray
     boxes: np.ndarray
-    alive: np.ndarray
     size: np.ndarray
 
 
-def padded_levels(heatmap: np.ndarray) -> np.ndarray:
-    """Return 255 * heatmap, cut to [0, 255], in a frame of zeros: (H + 2, W + 2) float32."""
-    fine = np.zeros((heatmap.shape[0] + 2, heatmap.shape[1] + 2), dtype=np.float32)
-    inside = fine[1:-1, 1:-1]
-    np.clip(heatmap, 0, 1, out=inside, casting="same_kind")
-    inside *= LEVELS - 1
-    return fine
-
-
-def quantized(heatmap: np.ndarray) -> np.ndarray:
-    """Return floor(255 * heatmap) as uint8; what bicubic overshoot leaves outside [0, 1] is cut."""
-    return padded_levels(heatmap)[1:-1, 1:-1].astype(np.uint8)
-
-
-def components(fine: np.ndarray, *, connectivity: int = 8, size: str = "area") -> Components:
-    """Return the components of {q >= level} at levels 1 to 255; q is `fine` rounded down.
+def components(q: np.ndarray, *, connectivity: int = 8, size: str = "area") -> Components:
+    """Return the components of {q >= level} at levels 1 to 255.
 
     Args:
-        fine: (H + 2, W + 2) from `padded_levels`.
+        q: (H, W) uint8.
         connectivity: 4 or 8 neighbours.
-        size: "area" (for 8 neighbours), "pixels", or "none".
+        size: "area", "pixels", or "none" (zeros).
     """
-    tree = _tree(fine, fine.astype(np.uint8), connectivity, size)
-    tree.alive[:, 0] = False
-    return tree
+    level, boxes, sizes = _sweep(q, connectivity == 8, SIZES.index(size), False)
+    return Components(level[::-1], boxes[::-1], sizes[::-1])
 
 
-def holes(fine: np.ndarray) -> Components:
+def holes(q: np.ndarray) -> Components:
     """Return the holes of {q >= level}: 4-connected {q < level} that the outside does not reach.
 
     Args:
-        fine: (H + 2, W + 2) from `padded_levels`; q is `fine` rounded down.
+        q: (H, W) uint8.
     """
-    inverse = (LEVELS - 1) - fine.astype(np.uint8)
-    fine = np.negative(fine)
-    inverse[0, 0] = inverse[-1, -1] = 0  # two corners of the outside, which stays in one piece
-    fine[0, 0] = fine[-1, -1] = -LEVELS
-    tree = _tree(fine, inverse, 4, "none", outside=True)
-    # {q < level} is {255 - q >= 256 - level}.
-    boxes, alive = np.zeros_like(tree.boxes), np.zeros_like(tree.alive)
-    boxes[:, :, 1:], alive[:, 1:] = tree.boxes[:, :, :0:-1], tree.alive[:, :0:-1]
-    return Components(boxes, alive, tree.size)
+    inverse = np.full((q.shape[0] + 2, q.shape[1] + 2), LEVELS - 1, dtype=np.uint8)
+    inverse[1:-1, 1:-1] -= q
+    level, boxes, sizes = _sweep(inverse, False, SIZES.index("none"), True)
+    return Components(LEVELS - level, boxes - 1, sizes)  # {q < level} is {255 - q >= 256 - level}
 
 
-def _tree(
-    fine: np.ndarray, levels: np.ndarray, connectivity: int, size: str, *, outside: bool = False
-) -> Components:
-    """Return the components of a padded map.
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function when it is first called, and keep the result for the next process."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder to keep it in is writable
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def _sweep(
+    levels: np.ndarray, diagonal: bool, measure: int, outside: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return level, boxes and size of all components, from the highest level down.
 
     Args:
-        fine: the map before rounding, lowest in its first and last corner. It shows the same
-            hills as `levels`, but few of them twice: its slopes have no steps.
-        levels: (H + 2, W + 2) uint8.
-        connectivity: 4 or 8.
-        size: as in `components`.
-        outside: leave out the component of the first hill.
+        levels: (H, W) uint8.
+        diagonal: whether pixels that touch at a corner hang together.
+        measure: place in SIZES.
+        outside: leave out the component of the first pixel.
     """
-    width = levels.shape[1]
-    offsets = (width - 1, width, width + 1) if connectivity == 8 else (width,)
-    flat, smooth = levels.ravel(), fine.ravel()
-    first, summit = _hills(smooth)
-    if not len(first):
-        none = np.zeros((0, LEVELS), dtype=np.int64)
-        return Components(np.zeros((4, 0, LEVELS), np.int16), none.astype(bool), none)
-    lengths = np.diff(first, append=len(flat))
-    lengths[0] += first[0]
-    hill = np.repeat(np.arange(len(first)), lengths)
-    owner = _join(smooth, summit, hill, offsets)
-    count = int(owner.max()) + 1
+    hill, start, summit = _hills(levels)
+    owner, count = _join(levels, hill, summit, diagonal)
+    reach = _reach(levels, start, summit, owner, count)
+    for h in range(len(owner)):
+        hill.ravel()[start[h] : start[h + 1]] = owner[h]
+    size = _sizes(levels, hill, count, measure)
+    passes, first_pass = _passes(levels, start, owner, diagonal)
 
-    reach = np.full((2, 2, count * LEVELS), NOWHERE, dtype=np.int16)
-    _reach(reach[0], owner * LEVELS + flat[summit], summit // width - 1)
-    _, summit = _hills(np.ascontiguousarray(fine.T).ravel())
-    x, y = np.divmod(summit, len(fine))
-    pixel = y * width + x
-    _reach(reach[1], owner[hill[pixel]] * LEVELS + flat[pixel], x - 1)
-    reach = reach.reshape(4, count, LEVELS)
-    reach = np.maximum.accumulate(reach[:, :, ::-1], axis=2)[:, :, ::-1]
-
-    basin = np.repeat(owner.astype(np.uint8 if count <= LEVELS else np.uint32), lengths)
-    sizes = _sizes(levels, basin.reshape(levels.shape), count, size)
-    gone_below = np.full(count, -1)
-    passes = _passes(flat, basin, count, (1, *offsets))
-    for into, gone, level in _mergers(passes, count, int(owner[0]) if outside else -1):
-        upto = level + 1
-        np.maximum(reach[:, into, :upto], reach[:, gone, :upto], out=reach[:, into, :upto])
-        if size != "none":
-            sizes[into, :upto] += sizes[gone, :upto]
-        gone_below[gone] = level
-    alive = (reach[0] != NOWHERE) & (np.arange(LEVELS) > gone_below[:, None])
-    if outside:
-        alive[owner[0]] = False
-    return Components(reach[[2, 0, 3, 1]] * SIGNS, alive, sizes)
-
-
-def _hills(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a 1-D array, lowest at both ends, into runs that rise and then do not; (first, summit).
-
-    What comes before the first rise belongs to no hill; it is as low as the ends.
-    """
-    rises = np.zeros(len(flat), dtype=bool)
-    np.greater(flat[1:], flat[:-1], out=rises[1:])
-    turns = np.flatnonzero(rises[1:] != rises[:-1])
-    return turns[::2] + 1, turns[1::2]
+    level_of = np.empty(LEVELS * count, np.int64)
+    boxes = np.empty((LEVELS * count, 4), np.int64)
+    sizes = np.empty(LEVELS * count, np.int64)
+    found = 0
+    own_box = np.full((count, 4), _FAR, np.int64)  # as in `reach`
+    own_size = np.zeros(count, np.int64)
+    parent = np.arange(count)
+    for level in range(LEVELS - 1, 0, -1):
+        for c in range(count):
+            root = _root(parent, c)
+            own_size[root] += size[level, c]
+            for side in range(4):
+                own_box[root, side] = min(own_box[root, side], reach[level, c, side])
+        for k in range(first_pass[level], first_pass[level + 1]):
+            into, gone = _root(parent, passes[k, 0]), _root(parent, passes[k, 1])
+            if into != gone:
+                parent[gone] = into
+                own_size[into] += own_size[gone]
+                for side in range(4):
+                    own_box[into, side] = min(own_box[into, side], own_box[gone, side])
+        left_out = _root(parent, owner[0]) if outside else -1
+        for c in range(count):
+            if parent[c] == c and own_box[c, 0] != _FAR and c != left_out:
+                level_of[found] = level
+                sizes[found] = own_size[c]
+                for side in range(2):
+                    boxes[found, side] = own_box[c, side]
+                    boxes[found, 2 + side] = -own_box[c, 2 + side]
+                found += 1
+    return level_of[:found], boxes[:found], sizes[:found]
 
 
-def _join(
-    smooth: np.ndarray, summit: np.ndarray, hill: np.ndarray, offsets: tuple[int, ...]
-) -> np.ndarray:
-    """Join each hill with one whose slope beside its summit is at least as high.
+@_compiled
+def _root(parent: np.ndarray, node: int) -> int:
+    """Return the root of a node in a union-find forest, shortening its path."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@_compiled
+def _hills(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut each row into runs that rise and then fall, plateaus allowed.
 
     Returns:
-        The number of the maximum to which each hill leads, (hills,).
+        The hill of each pixel (H, W); the pixel, in row-major order, where each starts, and the
+        end of the last (hills + 1,); the first pixel of each one's highest plateau (hills,).
     """
-    order = left = np.arange(len(summit))
-    into = order.copy()
-    for offset in (*offsets, *(-k for k in offsets)):
-        beside = summit[left] + offset
-        height = smooth.take(beside, mode="clip")  # beyond its ends, which are lowest
-        other = hill.take(beside, mode="clip")
-        top = smooth[summit[left]]
-        higher = (height > top) | ((height == top) & (other > left))
-        into[left[higher]] = other[higher]
-        left = left[~higher]
-    further = into[into]
-    while (further != into).any():
-        into, further = further, further[further]
-    place = np.cumsum(into == order) - 1
-    return place[into]
+    height, width = levels.shape
+    hill = np.empty((height, width), np.int32)
+    start = np.empty(height * width + 1, np.int32)
+    summit = np.empty(height * width, np.int32)
+    count = 0
+    for y in range(height):
+        falling, before = True, np.int64(-1)
+        for x in range(width):
+            level = np.int64(levels[y, x])
+            if level > before:
+                if falling:
+                    start[count] = y * width + x
+                    count += 1
+                    falling = False
+                summit[count - 1] = y * width + x
+            elif level < before:
+                falling = True
+            before = level
+            hill[y, x] = count - 1
+    start[count] = height * width
+    return hill, start[: count + 1], summit[:count]
 
 
-def _reach(table: np.ndarray, key: np.ndarray, position: np.ndarray) -> None:
-    """Write how far hills reach along one axis, -first and last + 1, into a (2, C * 256) table.
+@_compiled
+def _join(
+    levels: np.ndarray, hill: np.ndarray, summit: np.ndarray, diagonal: bool
+) -> tuple[np.ndarray, int]:
+    """Join each hill with one in the next row that is at least as high beside its summit.
 
-    The rows of a component at a level are those of its hills that are so high; its columns are
-    those of the hills into which columns fall. Positions ascend, and the last one written stays.
+    A hill follows one other at most, so the hills joined that reach a level hang together there.
+
+    Returns:
+        The number of the basin to which each hill leads, (hills,), and the number of basins.
     """
-    table[1, key] = position + 1
-    table[0, key[::-1]] = -position[::-1]
+    height, width = levels.shape
+    parent = np.arange(len(summit))
+    for h in range(len(summit)):
+        y, x = divmod(summit[h], width)
+        level = levels[y, x]
+        joined = False
+        while not joined and x < width and levels[y, x] == level and hill[y, x] == h:
+            for beside in (y - 1, y + 1):
+                if not 0 <= beside < height:
+                    continue
+                for z in range(max(x - diagonal, 0), min(x + diagonal + 1, width)):
+                    if not joined and levels[beside, z] >= level:
+                        own, other = _root(parent, h), _root(parent, hill[beside, z])
+                        if own != other:
+                            parent[own] = other
+                            joined = True
+            x += 1
+    owner = np.empty(len(summit), np.int32)
+    count = 0
+    for h in range(len(summit)):
+        if parent[h] == h:
+            owner[h] = count
+            count += 1
+    for h in range(len(summit)):
+        owner[h] = owner[_root(parent, h)]
+    return owner, count
 
 
-def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, size: str) -> np.ndarray:
-    """Return the size at each level that each maximum's own pixels bring in: (C, 256) int64.
+@_compiled
+def _reach(
+    levels: np.ndarray, start: np.ndarray, summit: np.ndarray, owner: np.ndarray, count: int
+) -> np.ndarray:
+    """Return how far each basin reaches by what it adds at each level: (256, basins, 4) int32.
+
+    The four are x0, y0, -x1, -y1, of which the smallest count.
+    """
+    width = levels.shape[1]
+    reach = np.full((LEVELS, count, 4), _FAR, np.int32)
+    for h in range(len(summit)):
+        y = start[h] // width
+        first, top, end = start[h] - y * width, summit[h] - y * width, start[h + 1] - y * width
+        at_top = reach[levels[y, top], owner[h]]
+        at_top[1] = min(at_top[1], y)
+        at_top[3] = min(at_top[3], -(y + 1))
+        before = np.int64(-1)
+        for x in range(first, top + 1):
+            level = np.int64(levels[y, x])
+            if level != before:
+                reach[level, owner[h], 0] = min(reach[level, owner[h], 0], x)
+                before = level
+        before = np.int64(-1)
+        for x in range(end - 1, top - 1, -1):
+            level = np.int64(levels[y, x])
+            if level != before:
+                reach[level, owner[h], 2] = min(reach[level, owner[h], 2], -(x + 1))
+                before = level
+    return reach
+
+
+@_compiled
+def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, measure: int) -> np.ndarray:
+    """Return the size that each basin's pixels bring in at each level: (256, basins) int32.
 
     Four pixels in a square span an area of 1, three of them 1/2, fewer none. They hang together,
     so each square counts for the basin of its highest pixel.
     """
-    if size == "none":
-        return np.zeros((count, LEVELS), dtype=np.int64)
-    wide: np.dtype = np.dtype(np.uint16 if basin.dtype == np.uint8 else np.uint32)
-    tagged = basin.astype(wide)
-    if size == "pixels":
-        key = np.left_shift(tagged, 8) | levels
-        table = np.bincount(key.ravel(), minlength=count * LEVELS)
-    else:
-        # The basin, tagged with the pixel's level in the top byte: the maximum is the highest's.
-        # Shifting the tag out leaves the key. 50 us, where np.where takes 150.
-        tagged |= np.left_shift(levels.astype(wide), 8 * wide.itemsize - 8)
-        tagged = np.maximum(tagged[:, :-1], tagged[:, 1:])
-        key = np.left_shift(np.maximum(tagged[:-1], tagged[1:]), 8)
-        low = np.minimum(levels[:, :-1], levels[:, 1:])
-        high = np.maximum(levels[:, :-1], levels[:, 1:])
-        fourth = np.minimum(low[:-1], low[1:])
-        third = np.minimum(np.maximum(low[:-1], low[1:]), np.minimum(high[:-1], high[1:]))
-        table = np.bincount((key | third).ravel(), minlength=count * LEVELS)
-        table += np.bincount((key | fourth).ravel(), minlength=count * LEVELS)
-    table = table.reshape(count, LEVELS)
-    return table[:, ::-1].cumsum(axis=1)[:, ::-1]
+    height, width = levels.shape
+    size = np.zeros((LEVELS, count), np.int32)
+    if measure == 1:
+        for y in range(height):
+            for x in range(width):
+                size[levels[y, x], basin[y, x]] += 1
+    if measure != 2:
+        return size
+    third, fourth = np.empty(width, np.uint8), np.empty(width, np.uint8)
+    for y in range(height - 1):
+        for x in range(width - 1):  # a loop of its own, which the compiler vectorizes
+            a, b, c, d = levels[y, x], levels[y, x + 1], levels[y + 1, x], levels[y + 1, x + 1]
+            low, other = min(a, b), min(c, d)
+            fourth[x] = min(low, other)
+            third[x] = min(max(low, other), min(max(a, b), max(c, d)))
+        for x in range(width - 1):
+            own = basin[y, x]
+            right, below, across = basin[y, x + 1], basin[y + 1, x], basin[y + 1, x + 1]
+            if right != own or below != own or across != own:
+                best = levels[y, x]
+                if levels[y, x + 1] > best:
+                    best, own = levels[y, x + 1], right
+                if levels[y + 1, x] > best:
+                    best, own = levels[y + 1, x], below
+                if levels[y + 1, x + 1] > best:
+                    own = across
+            size[third[x], own] += 1
+            size[fourth[x], own] += 1
+    return size
 
 
+@_compiled
 def _passes(
-    flat: np.ndarray, basin: np.ndarray, count: int, offsets: tuple[int, ...]
-) -> np.ndarray:
-    """Return where basins touch, as sorted keys (one * count + other) * 256 + level, one < other.
+    levels: np.ndarray, start: np.ndarray, owner: np.ndarray, diagonal: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where hills of different basins touch.
 
-    Args:
-        flat: (pixels,) uint8 levels.
-        basin: (pixels,) the maximum to which each pixel belongs.
-        count: of maxima.
-        offsets: from a pixel to its neighbours to the right and below.
+    Returns:
+        The two basins of each pass, (passes, 2), ordered by its level, and the first pass of each
+        level, (257,).
     """
-    borders = [np.flatnonzero(basin[:-offset] != basin[offset:]) for offset in offsets]
-    pixel = np.concatenate(borders)
-    beside = np.concatenate([border + k for border, k in zip(borders, offsets, strict=True)])
-    level = np.minimum(flat[pixel], flat[beside])
-    one, other = basin[pixel], basin[beside]
-    pair = np.minimum(one, other).astype(np.int64) * count + np.maximum(one, other)
-    return np.sort(pair * LEVELS + level)
-
-
-def _mergers(passes: np.ndarray, count: int, outside: int) -> list[tuple[int, int, int]]:
-    """Return who merges, (goes on, ends, level), from the highest level down; outside goes on."""
-    if not len(passes):
-        return []
-    pairs = passes // LEVELS
-    highest = np.flatnonzero(np.append(pairs[1:] != pairs[:-1], True))
-    pairs, levels = pairs[highest], passes[highest] % LEVELS
-    order = np.argsort(-levels, kind="stable")
-    ones, others = np.divmod(pairs[order], count)
-    parent: dict[int, int] = {}
-    mergers = []
-    for a, b, level in zip(ones.tolist(), others.tolist(), levels[order].tolist(), strict=True):
-        while a in parent:
-            a = parent[a]
-        while b in parent:
-            b = parent[b]
-        if a != b:
-            if b == outside:
-                a, b = b, a
-            parent[b] = a
-            mergers.append((a, b, level))
-    return mergers
+    width = levels.shape[1]
+    hills = len(owner)
+    found = np.empty((8 * hills, 3), np.int32)
+    count = 0
+    above = 0
+    for h in range(hills):
+        y = start[h] // width
+        first, end = start[h] - y * width, start[h + 1] - y * width
+        if first > 0 and owner[h - 1] != owner[h]:
+            found[count, 0] = owner[h - 1]
+            found[count, 1] = owner[h]
+            found[count, 2] = min(levels[y, first - 1], levels[y, first])
+            count += 1
+        if y == 0:
+            continue
+        row = (y - 1) * width
+        while start[above + 1] - row <= max(first - diagonal, 0):
+            above += 1
+        other = above
+        while start[other] - row < min(end + diagonal, width):
+            if owner[other] != owner[h]:
+                highest = 0
+                for step in range(-diagonal, diagonal + 1):
+                    left = max(first, start[other] - row - step)
+                    right = min(end, start[other + 1] - row - step)
+                    for x in range(left, right):
+                        highest = max(highest, min(levels[y, x], levels[y - 1, x + step]))
+                found[count, 0] = owner[other]
+                found[count, 1] = owner[h]
+                found[count, 2] = highest
+                count += 1
+            other += 1
+    first_pass = np.zeros(LEVELS + 2, np.int64)
+    for k in range(count):
+        first_pass[found[k, 2] + 2] += 1
+    for level in range(LEVELS):
+        first_pass[level + 2] += first_pass[level + 1]
+    passes = np.empty((count, 2), np.int32)
+    for k in range(count):
+        place = first_pass[found[k, 2] + 1]
+        passes[place, 0] = found[k, 0]
+        passes[place, 1] = found[k, 1]
+        first_pass[found[k, 2] + 1] += 1
+    return passes, first_pass[:-1]

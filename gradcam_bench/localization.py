@@ -21,7 +21,6 @@ import numpy as np
 
 from gradcam_bench.contours import component_boxes
 from gradcam_bench.errors import UserError
-from gradcam_bench.level_sets import quantized
 from gradcam_bench.protocols import Protocol
 
 
@@ -44,6 +43,13 @@ def is_degenerate(heatmap: np.ndarray) -> bool:
     """Return whether an (H, W) heatmap is nowhere positive, or holds NaN or infinity."""
     high = float(heatmap.max())
     return not (0 < high < math.inf and math.isfinite(float(heatmap.min())))
+
+
+def quantized(heatmap: np.ndarray) -> np.ndarray:
+    """Return floor(255 * heatmap) as uint8; what bicubic overshoot leaves outside [0, 1] is cut."""
+    fine = np.clip(heatmap, 0, 1, dtype=np.float32, casting="same_kind")
+    fine *= 255
+    return fine.astype(np.uint8)
 
 
 def foreground(heatmap: np.ndarray, protocol: Protocol) -> np.ndarray:

@@ -22,9 +22,10 @@ from torch import Tensor
 from gradcam_bench import localization
 from gradcam_bench.feed import Item
 from gradcam_bench.heatmap import heatmaps, upsample
-from gradcam_bench.max_box_acc import hit_bits, sweep
+from gradcam_bench.max_box_acc import hit_bits
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.pxap import score_histogram, to_bytes
+from gradcam_bench.sweep import sweep
 
 Row = dict[str, Any]
 

@@ -43,7 +43,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import Curves, Options, Perturber, area_under_curve
 from gradcam_bench.feed import batches
 from gradcam_bench.heatmap import heatmaps
-from gradcam_bench.max_box_acc import hit_bits, sweep
+from gradcam_bench.max_box_acc import hit_bits
 from gradcam_bench.methods import METHODS, grad_cam
 from gradcam_bench.models import Model, efficientnet_lite, torchvision_model
 from gradcam_bench.perturbation import n_points
@@ -51,6 +51,7 @@ from gradcam_bench.prepare import prepare
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.runner import bind_dataset
 from gradcam_bench.scoring import Scorer, TorchScorer, make_scorer
+from gradcam_bench.sweep import sweep
 
 Contenders = dict[str, Callable[[], object]]
 

@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 
 from gradcam_bench.heatmap import heatmaps, upsample
 from gradcam_bench.localization import energy_in_region, localize, pointing_hit
-from gradcam_bench.max_box_acc import sweep
 from gradcam_bench.methods import RANDOM_GRID, center_map, random_map
+from gradcam_bench.sweep import sweep
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = ROOT / "gradcam_bench" / "data" / "imagenette_boxes.csv"

@@ -12,11 +12,12 @@ from scipy import ndimage
 from gradcam_bench import max_box_acc
 from gradcam_bench.contours import component_boxes, twice_polygon_area
 from gradcam_bench.errors import UserError
-from gradcam_bench.level_sets import components, holes, padded_levels, quantized
-from gradcam_bench.localization import foreground, localize
-from gradcam_bench.max_box_acc import hit_bits, sweep
+from gradcam_bench.level_sets import components, holes
+from gradcam_bench.localization import foreground, localize, quantized
+from gradcam_bench.max_box_acc import hit_bits
 from gradcam_bench.protocols import Protocol
 from gradcam_bench.stats import threshold_levels
+from gradcam_bench.sweep import sweep
 
 V1 = Protocol(
     name="wsol_v1",
@@ -195,11 +196,11 @@ def test_v1_and_v2_equal_cv2_at_each_of_1000_thresholds_on_upsampled_maps():
 def test_all_boxes_equal_those_of_cv2_at_every_level(kind):
     for seed in range(kind, 96, 12):
         heatmap = adversarial(seed)
-        q, fine = quantized(heatmap), padded_levels(heatmap)
-        outer, inner = components(fine), holes(fine)
+        q = quantized(heatmap)
+        outer, inner = components(q), holes(q)
         for level in np.unique(q[q > 0]).tolist():
-            own = outer.boxes[:, outer.alive[:, level], level].T
-            outlines = inner.boxes[:, inner.alive[:, level], level].T + np.array([-1, -1, 1, 1])
+            own = outer.boxes[outer.level == level]
+            outlines = inner.boxes[inner.level == level] + np.array([-1, -1, 1, 1])
             drawn = np.minimum([*own, *outlines], (q.shape[1] - 1, q.shape[0] - 1) * 2)
             expected = cv2_boxes(cv2_contours(q >= level), q.shape)
             assert sorted(drawn.tolist()) == sorted(expected.tolist()), (seed, level)
@@ -324,8 +325,9 @@ def test_components_and_their_sizes_equal_labelling_each_level(connectivity, siz
     for seed in range(48):
         heatmap = adversarial(seed)
         q = quantized(heatmap)
-        found = components(padded_levels(heatmap), connectivity=connectivity, size=size)
-        assert not found.alive[:, 0].any()
+        found = components(q, connectivity=connectivity, size=size)
+        assert (np.diff(found.level) >= 0).all()
+        assert set(found.level.tolist()) == set(range(1, int(q.max()) + 1))
         for level in np.unique(q[q > 0])[::3].tolist():
             labels, _ = ndimage.label(q >= level, structure)
             expected = []
@@ -333,18 +335,18 @@ def test_components_and_their_sizes_equal_labelling_each_level(connectivity, siz
                 own = labels[y, x] == number
                 measure = twice_polygon_area(own) if size == "area" else int(own.sum())
                 expected.append([x.start, y.start, x.stop, y.stop, measure])
-            alive = found.alive[:, level]
-            table = np.vstack([found.boxes[:, alive, level], found.size[alive, level]]).T
+            here = found.level == level
+            table = np.column_stack([found.boxes[here], found.size[here]])
             assert sorted(table.tolist()) == sorted(expected), (seed, level)
 
 
 def test_more_than_256_maxima_are_kept_apart():
     heatmap = np.zeros((60, 60), np.float32)
     heatmap[::2, ::2] = np.linspace(0.5, 1, 900).reshape(30, 30)
-    found = components(padded_levels(heatmap), size="pixels")
-    assert found.alive[:, 100].sum() == 900
-    assert (found.size[found.alive[:, 100], 100] == 1).all()
-    assert not holes(padded_levels(heatmap)).alive.any()  # pixels apart enclose nothing
+    found = components(quantized(heatmap), size="pixels")
+    assert (found.level == 100).sum() == 900
+    assert (found.size == 1).all()
+    assert not len(holes(quantized(heatmap)).level)  # pixels apart enclose nothing
 
 
 # Invariances and degenerate cases

@@ -13,10 +13,9 @@ from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.data.imagenet import ImageNet
 from gradcam_bench.data.shapes import Shapes
 from gradcam_bench.heatmap import heatmaps
-from gradcam_bench.level_sets import padded_levels
-from gradcam_bench.max_box_acc import _boxes_by_level, _LevelSets, sweep
 from gradcam_bench.methods import grad_cam
 from gradcam_bench.models import efficientnet_lite, zoo_model
+from gradcam_bench.sweep import OUTLINE, _largest, _LevelSets, sweep
 
 PHOTOGRAPHS = Path(__file__).parents[1] / ".." / "shared" / "data" / "ilsvrc_val_500"
 
@@ -38,14 +37,22 @@ def real_maps(model, layers, dataset, indices):
 def assert_equal_to_cv2(heatmap, truth):
     """Compare boxes and IoU at each threshold that cuts the 8-bit map in a way of its own."""
     q = (np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
-    drawn = {p.name: _boxes_by_level(_LevelSets(padded_levels(heatmap)), p) for p in (V1, V2)}
+    level_sets = _LevelSets(q, truth)
+    outer, inner, largest = level_sets.components(V1), level_sets.holes(), _largest(level_sets, V1)
+    drawn = {
+        V1.name: (outer.boxes[largest], outer.level[largest]),
+        V2.name: (
+            np.concatenate([outer.boxes, inner.boxes + OUTLINE]),
+            np.concatenate([outer.level, inner.level]),
+        ),
+    }
     swept = dict(zip(drawn, sweep(heatmap, truth, [V1, V2]), strict=True))
     last = (q.shape[1] - 1, q.shape[0] - 1) * 2
     for above in np.unique(q)[:-1].tolist():  # q > above
         contours = cv2_contours(q > above)
         chosen = {V1.name: [max(contours, key=cv2.contourArea)], V2.name: contours}
         for name, (boxes, level) in drawn.items():
-            found = np.minimum(boxes[:, level == above + 1].T, last).tolist()
+            found = np.minimum(boxes[level == above + 1], last).tolist()
             expected = cv2_boxes(chosen[name], q.shape)
             assert sorted(found) == sorted(expected.tolist()), (name, above)
             assert swept[name].best_iou[above] == inclusive_iou(expected, truth), (name, above)
