@@ -21,7 +21,14 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.heatmap import normalize_by_max
 from gradcam_bench.methods import image_rng
 from gradcam_bench.models import Preprocessing
-from gradcam_bench.perturbation import BASELINES, TIES, baseline, n_points, pixel_rank
+from gradcam_bench.perturbation import (
+    BASELINES,
+    TIES,
+    baseline,
+    n_points,
+    pixel_rank,
+    progressively,
+)
 from gradcam_bench.road import road_images
 from gradcam_bench.scoring import Scorer
 
@@ -269,9 +276,8 @@ class Perturber:
                 i, rest = divmod(curve, m * 2)
                 j, kind = divmod(rest, 2)
                 old, new = (images[i], removed[i]) if kind == 0 else (start[i], images[i])
-                changed = changes[i, j] < ks[first:last, None, None]
-                where = slice(at - begin, at - begin + last - first)
-                self._buffer[where] = torch.where(changed[:, None], new, old)
+                images_of_curve = self._buffer[at - begin : at - begin + last - first]
+                progressively(old, new, changes[i, j], ks[first:last], out=images_of_curve)
                 at += last - first
             scores = activation(self.scorer(self._buffer[: end - begin]))
             yield scores.gather(1, targets[owners][:, None])[:, 0]

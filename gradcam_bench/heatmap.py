@@ -28,7 +28,14 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Ten
         _weights(small, large, mode).to(maps.device)
         for small, large in zip(maps.shape[-2:], size, strict=True)
     )
-    # One product a map, whatever the batch: a larger product would round by the batch's size.
+    return separable(maps, down, across)
+
+
+def separable(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Return down @ map @ across.T of each of (N, h, w) maps: a filter along each axis.
+
+    One product a map, whatever the batch: a larger product would round by the batch's size.
+    """
     tall = torch.bmm(down.expand(len(maps), -1, -1), maps)
     return torch.bmm(tall, across.T.expand(len(maps), -1, -1))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.heatmap import separable
 from gradcam_bench.methods import image_rng
 from gradcam_bench.models import Preprocessing
 
@@ -64,15 +65,25 @@ def rise_blur(images: Tensor) -> Tensor:
     """Blur normalised images (N, 3, H, W) as RISE's insertion starts from.
 
     The kernel is what scipy's gaussian_filter (sigma 5, mode "reflect") makes of a centred delta in
-    an 11 x 11 window: reflection makes it nearly a box. Zero padding 5, in normalised space.
+    an 11 x 11 window: reflection makes it nearly a box. Zero padding 5, in normalised space. It is
+    separable, and as two products with banded matrices takes 1.2 ms for 3 x 224 x 224 on two
+    cores, where conv2d takes 9.5 ms; they differ by rounding (2e-7).
     """
-    delta = np.zeros((BLUR_SIZE, BLUR_SIZE))
-    delta[BLUR_SIZE // 2, BLUR_SIZE // 2] = 1
-    kernel = torch.from_numpy(ndimage.gaussian_filter(delta, BLUR_SIGMA)).to(images)
-    channels = images.shape[1]
-    return F.conv2d(
-        images, kernel.expand(channels, 1, -1, -1), padding=BLUR_SIZE // 2, groups=channels
-    )
+    down, across = (_blur_matrix(side).to(images) for side in images.shape[-2:])
+    return separable(images.flatten(0, 1), down, across).view_as(images)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # cached: may be used anywhere
+def _blur_matrix(side: int) -> Tensor:
+    """Return the (side, side) float64 matrix that blurs one axis as `rise_blur` says."""
+    delta = np.zeros(BLUR_SIZE)
+    delta[BLUR_SIZE // 2] = 1
+    kernel = ndimage.gaussian_filter1d(delta, BLUR_SIGMA)
+    distance = np.arange(side)[:, None] - np.arange(side)
+    near = np.abs(distance) <= BLUR_SIZE // 2
+    weights = kernel[np.where(near, distance, 0) + BLUR_SIZE // 2]
+    return torch.from_numpy(np.where(near, weights, 0.0))
 
 
 def n_points(size: tuple[int, int], steps: int) -> tuple[int, int]:
@@ -124,3 +135,23 @@ def pixel_rank(
     rank = torch.empty_like(order)
     rank.scatter_(-1, order, torch.arange(pixels, device=flat.device).expand_as(order))
     return rank.view_as(heatmaps)
+
+
+def progressively(old: Tensor, new: Tensor, changes: Tensor, ks: Tensor, out: Tensor) -> None:
+    """Write the images whose pixels with changes < k are `new` and the others `old`, for each k.
+
+    Selected bit by bit, which is exact: on a CPU a sixth of torch.where's time (0.06 ms against
+    0.33 ms for 3 x 224 x 224 on two cores), when EfficientNet-Lite0 takes 7 ms to score one.
+
+    Args:
+        old: (C, H, W) float32.
+        new: (C, H, W) float32.
+        changes: (H, W) int32, the step at which each pixel changes, from 0.
+        ks: (K,) int32.
+        out: (K, C, H, W) float32.
+    """
+    # Negative numbers shift to -1, all bits set; others to 0.
+    changed = (changes - ks[:, None, None]).bitwise_right_shift_(31)[:, None]
+    old, out = old.view(torch.int32), out.view(torch.int32)
+    torch.bitwise_and(old ^ new.view(torch.int32), changed, out=out)
+    out.bitwise_xor_(old)

@@ -5,12 +5,19 @@ import pytest
 import torch
 from scipy import ndimage
 from torch import nn
+from torch.nn import functional as F
 from toys import Linear1x1, Residual
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import Options, Perturber, area_under_curve
 from gradcam_bench.models import Preprocessing
-from gradcam_bench.perturbation import baseline, n_points, pixel_rank, rise_blur
+from gradcam_bench.perturbation import (
+    baseline,
+    n_points,
+    pixel_rank,
+    progressively,
+    rise_blur,
+)
 from gradcam_bench.road import NEIGHBOURS, impute
 from gradcam_bench.scoring import TorchScorer
 
@@ -306,6 +313,28 @@ def test_rise_blur_is_nearly_a_box_not_a_gaussian():
     kernel = rise_blur(delta)[0, 0, 5:16, 5:16]
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-5)
     assert float(kernel[5, 5] / kernel[0, 0]) == pytest.approx(1.14, abs=0.02)
+
+
+def test_rise_blur_equals_a_convolution_padded_with_zeros():
+    delta = np.zeros((11, 11))
+    delta[5, 5] = 1
+    kernel = torch.from_numpy(ndimage.gaussian_filter(delta, 5.0)).float()
+    images = torch.randn(2, 3, 30, 17, generator=torch.Generator().manual_seed(0))
+    expected = F.conv2d(images, kernel.expand(3, 1, -1, -1), padding=5, groups=3)
+    torch.testing.assert_close(rise_blur(images), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_pixels_are_replaced_bit_by_bit(memory_format):
+    generator = torch.Generator().manual_seed(0)
+    old, new = torch.randn(2, 3, 6, 5, generator=generator)
+    new[0, 0, 0], old[0, 1, 0] = math.nan, -0.0
+    changes = torch.randint(0, 9, (6, 5), generator=generator, dtype=torch.int32)
+    ks = torch.arange(0, 10, dtype=torch.int32)
+    out = torch.empty(10, 3, 6, 5).contiguous(memory_format=memory_format)
+    progressively(old, new, changes, ks, out)
+    expected = torch.where((changes < ks[:, None, None])[:, None], new, old)
+    assert torch.equal(out.view(torch.int32), expected.view(torch.int32))
 
 
 def test_shared_points_are_scored_once():
