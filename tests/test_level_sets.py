@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from gradcam_bench import max_box_acc
+from gradcam_bench import level_sets, max_box_acc
 from gradcam_bench.contours import component_boxes, twice_polygon_area
 from gradcam_bench.errors import UserError
 from gradcam_bench.level_sets import components, holes
@@ -338,6 +338,16 @@ def test_components_and_their_sizes_equal_labelling_each_level(connectivity, siz
             here = found.level == level
             table = np.column_stack([found.boxes[here], found.size[here]])
             assert sorted(table.tolist()) == sorted(expected), (seed, level)
+
+
+def test_without_a_folder_for_its_cache_it_compiles_all_the_same(monkeypatch):
+    def njit(*, cache=False, nogil=False):
+        if cache:  # what Numba says when no folder is writable
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(level_sets, "njit", njit)
+    assert level_sets._compiled(max)(1, 2) == 2
 
 
 def test_more_than_256_maxima_are_kept_apart():
