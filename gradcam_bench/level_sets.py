@@ -28,6 +28,7 @@ from numba import njit
 
 LEVELS = 256
 SIZES = ("none", "pixels", "area")
+_PIXELS, _AREA = SIZES.index("pixels"), SIZES.index("area")
 _FAR = np.iinfo(np.int32).max  # no coordinate yet
 
 
@@ -52,7 +53,7 @@ def components(q: np.ndarray, *, connectivity: int = 8, size: str = "area") -> C
     Args:
         q: (H, W) uint8.
         connectivity: 4 or 8 neighbours.
-        size: "area", "pixels", or "none" (zeros).
+        size: "area" (for 8 neighbours), "pixels", or "none" (zeros).
     """
     level, boxes, sizes = _sweep(q, connectivity == 8, SIZES.index(size), False)
     return Components(level[::-1], boxes[::-1], sizes[::-1])
@@ -93,9 +94,10 @@ def _sweep(
     hill, start, summit = _hills(levels)
     owner, count = _join(levels, hill, summit, diagonal)
     reach = _reach(levels, start, summit, owner, count)
+    basin = hill  # hills are not looked up any more; their pixels take the basin's number
     for h in range(len(owner)):
-        hill.ravel()[start[h] : start[h + 1]] = owner[h]
-    size = _sizes(levels, hill, count, measure)
+        basin.ravel()[start[h] : start[h + 1]] = owner[h]
+    size = _sizes(levels, basin, count, measure)
     passes, first_pass = _passes(levels, start, owner, diagonal)
 
     level_of = np.empty(LEVELS * count, np.int64)
@@ -249,11 +251,11 @@ def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, measure: int) -> n
     """
     height, width = levels.shape
     size = np.zeros((LEVELS, count), np.int32)
-    if measure == 1:
+    if measure == _PIXELS:
         for y in range(height):
             for x in range(width):
                 size[levels[y, x], basin[y, x]] += 1
-    if measure != 2:
+    if measure != _AREA:
         return size
     third, fourth = np.empty(width, np.uint8), np.empty(width, np.uint8)
     for y in range(height - 1):

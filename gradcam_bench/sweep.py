@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gradcam_bench.level_sets import LEVELS, Components, components, holes
 from gradcam_bench.localization import ground_truth, in_convention, iou, is_degenerate, quantized
 from gradcam_bench.protocols import Protocol
 
-OUTLINE = np.array([-1, -1, 1, 1])  # a hole's contour runs around it
+OUTLINE = np.array([-1, -1, 1, 1])  # from a hole's box to that of its contour
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,14 @@ class _LevelSets:
             lambda: components(self.q, connectivity=protocol.connectivity, size=size),
         )
 
-    def holes(self) -> Components:
-        """Return the holes, whose outlines are contours."""
-        return self._once("holes", lambda: holes(self.q))
+    def outlines(self) -> Components:
+        """Return the holes with the boxes of their contours, which run around them."""
+
+        def outlined() -> Components:
+            found = holes(self.q)
+            return replace(found, boxes=found.boxes + OUTLINE)
+
+        return self._once("outlines", outlined)
 
     def component_ious(self, protocol: Protocol) -> np.ndarray:
         """Return the best IoU with the truth of each of K components, (K,)."""
@@ -99,7 +104,7 @@ class _LevelSets:
         """Return the best IoU with the truth of the outline of each of K holes, (K,)."""
         return self._once(
             ("outlines", *_convention(protocol)),
-            lambda: self.ious(self.holes().boxes + OUTLINE, protocol),
+            lambda: self.ious(self.outlines().boxes, protocol),
         )
 
     def ious(self, boxes: np.ndarray, protocol: Protocol) -> np.ndarray:
@@ -134,7 +139,7 @@ def _best_iou(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
     else:
         np.maximum.at(best, found.level, level_sets.component_ious(protocol))
         if protocol.finder == "contours":
-            np.maximum.at(best, level_sets.holes().level, level_sets.outline_ious(protocol))
+            np.maximum.at(best, level_sets.outlines().level, level_sets.outline_ious(protocol))
     if protocol.comparison == ">":
         return best[1:]
     whole = component_boxes(np.ones(level_sets.q.shape, dtype=bool), protocol)
@@ -153,8 +158,8 @@ def _largest(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
     start = np.searchsorted(found.level, np.arange(1, found.level[-1] + 2))
     most = size = found.size
     if protocol.finder == "contours":
-        inside = level_sets.holes()
-        added = np.bincount(inside.level, _spanned(inside.boxes + OUTLINE), minlength=LEVELS)
+        inside = level_sets.outlines()
+        added = np.bincount(inside.level, _spanned(inside.boxes), minlength=LEVELS)
         most = np.minimum(size + added[found.level], _spanned(found.boxes))
     largest_size = np.maximum.reduceat(size, start[:-1])[found.level - 1]
     at_top = np.flatnonzero(size == largest_size)

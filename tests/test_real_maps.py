@@ -15,7 +15,7 @@ from gradcam_bench.data.shapes import Shapes
 from gradcam_bench.heatmap import heatmaps
 from gradcam_bench.methods import grad_cam
 from gradcam_bench.models import efficientnet_lite, zoo_model
-from gradcam_bench.sweep import OUTLINE, _largest, _LevelSets, sweep
+from gradcam_bench.sweep import _largest, _LevelSets, sweep
 
 PHOTOGRAPHS = Path(__file__).parents[1] / ".." / "shared" / "data" / "ilsvrc_val_500"
 
@@ -38,11 +38,12 @@ def assert_equal_to_cv2(heatmap, truth):
     """Compare boxes and IoU at each threshold that cuts the 8-bit map in a way of its own."""
     q = (np.clip(heatmap, 0, 1) * 255).astype(np.uint8)
     level_sets = _LevelSets(q, truth)
-    outer, inner, largest = level_sets.components(V1), level_sets.holes(), _largest(level_sets, V1)
+    outer, inner = level_sets.components(V1), level_sets.outlines()
+    largest = _largest(level_sets, V1)
     drawn = {
         V1.name: (outer.boxes[largest], outer.level[largest]),
         V2.name: (
-            np.concatenate([outer.boxes, inner.boxes + OUTLINE]),
+            np.concatenate([outer.boxes, inner.boxes]),
             np.concatenate([outer.level, inner.level]),
         ),
     }
