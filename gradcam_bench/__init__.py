@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradcam_bench.gradcam import GradCAM
-    from gradcam_bench.overlays import overlay
+    from gradcam_bench.cam.gradcam import GradCAM
+    from gradcam_bench.report.figures.overlay import overlay
 
 __all__ = ["GradCAM", "overlay"]
 
@@ -14,11 +14,11 @@ __all__ = ["GradCAM", "overlay"]
 def __getattr__(name: str) -> Any:
     """Import what the package offers on first use: reporting must not import torch."""
     if name == "GradCAM":
-        from gradcam_bench.gradcam import GradCAM
+        from gradcam_bench.cam.gradcam import GradCAM
 
         return GradCAM
     if name == "overlay":
-        from gradcam_bench.overlays import overlay
+        from gradcam_bench.report.figures.overlay import overlay
 
         return overlay
     raise AttributeError(f"module 'gradcam_bench' has no attribute {name!r}")

@@ -19,9 +19,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         if sys.argv[1:2] == ["report"]:
-            from gradcam_bench import report
+            from gradcam_bench.report import write
 
-            report.main(sys.argv[2:])
+            write.main(sys.argv[2:])
         else:
             _hydra()
     except UserError as error:
@@ -50,12 +50,13 @@ def _benchmark(config: DictConfig) -> str:
     """Run one config: compute what is missing, then tables, figures, report; return the folder."""
     import shlex
 
-    from gradcam_bench import runner, summary
+    from gradcam_bench.report import write
+    from gradcam_bench.run import loop
 
     directory = _output_dir(config)
     command = shlex.join(["gradcam-bench", *sys.argv[1:]])
-    if runner.run(config, directory, command=command):
-        print(summary.finish(directory))
+    if loop.run(config, directory, command=command):
+        print(write.finish(directory))
     else:
         print(
             "This shard is done. When the others are too, any of them run again "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradcam_bench.runs import Run, load_run
+from gradcam_bench.analysis.stored_run import Run, load_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,13 +54,13 @@ def run(overrides: Sequence[str] = (), *, output_dir: str | Path | None = None) 
     """
     import shlex
 
-    from gradcam_bench import runner
     from gradcam_bench.errors import UserError
+    from gradcam_bench.run import loop
 
     config, choices = compose(overrides)
     directory = Path(output_dir or config.output_dir or default_output_dir(choices))
     command = shlex.join(["gradcam-bench", *overrides])
-    if not runner.run(config, directory, command=command):
+    if not loop.run(config, directory, command=command):
         raise UserError(f"{directory}: other shards are missing; run them first.")
     return load_run(directory)
 

@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from gradcam_bench import report
+from gradcam_bench.report import write
 
 
 class Join(Callback):
@@ -30,8 +30,8 @@ class Join(Callback):
         directories = list(dict.fromkeys(self.directories))
         if len(directories) < 2:
             return
-        folder = report.joint_folder(directories)
-        output = report.write_report(directories, folder / "joined.html", command=_command())
+        folder = write.joint_folder(directories)
+        output = write.write_report(directories, folder / "joined.html", command=_command())
         print(f"Joined {len(directories)} runs: {output}, joined.csv, paired.csv, figures/")
 
 

@@ -35,22 +35,26 @@ import torch
 from speed_peers import QUANTUS_STEPS, STEPS, forward
 from torch import Tensor, nn
 
-from gradcam_bench import GradCAM, api, markup, runner
+from gradcam_bench import GradCAM, api
+from gradcam_bench.cam.methods import METHODS, grad_cam
 from gradcam_bench.config import bind
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
-from gradcam_bench.faithfulness import Curves, Options, Perturber, area_under_curve
-from gradcam_bench.feed import batches
-from gradcam_bench.heatmap import heatmaps
-from gradcam_bench.max_box_acc import hit_bits
-from gradcam_bench.methods import METHODS, grad_cam
-from gradcam_bench.models import Model, efficientnet_lite, torchvision_model
-from gradcam_bench.perturbation import n_points
-from gradcam_bench.prepare import prepare
-from gradcam_bench.protocols import Protocol
-from gradcam_bench.runner import bind_dataset
-from gradcam_bench.scoring import Scorer, TorchScorer, make_scorer
-from gradcam_bench.sweep import sweep
+from gradcam_bench.faithfulness.baselines import n_points
+from gradcam_bench.faithfulness.curves import Curves, Options, Perturber, area_under_curve
+from gradcam_bench.faithfulness.scorers import Scorer, TorchScorer, make_scorer
+from gradcam_bench.localization.max_box_acc import hit_bits
+from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.localization.threshold_sweep import sweep
+from gradcam_bench.models.efficientnet_lite import efficientnet_lite
+from gradcam_bench.models.folding import prepare
+from gradcam_bench.models.model import Model
+from gradcam_bench.models.torchvision_models import torchvision_model
+from gradcam_bench.report import tables
+from gradcam_bench.run import loop, provenance
+from gradcam_bench.run.batches import batches
+from gradcam_bench.run.heatmaps import heatmaps
+from gradcam_bench.run.setup import bind_dataset
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -303,7 +307,7 @@ def run(bench: Bench) -> None:
         with tempfile.TemporaryDirectory() as folder:
             overrides = ["model=efficientnet_lite0", f"device={bench.device}", *bench.overrides]
             config, _ = api.compose([*overrides, f"dataset.limit={images}"])
-            return runner.run(config, Path(folder), command="benchmark_speed")
+            return loop.run(config, Path(folder), command="benchmark_speed")
 
     def forwards() -> None:
         for _ in range(images // len(x)):
@@ -428,7 +432,7 @@ def write(folder: Path, section: str, bench: Bench) -> None:
         lines = pd.concat([old[old["section"] != section], lines], ignore_index=True)
     place = {name: i for i, name in enumerate(SECTIONS)}
     lines = lines.sort_values("section", key=lambda s: s.map(place), kind="stable")
-    markup.to_csv(lines, table)
+    tables.to_csv(lines, table)
     known = json.loads(record.read_text()) if record.exists() else {}
     cuda = bench.device.type == "cuda"
     known[section] = {
@@ -436,8 +440,8 @@ def write(folder: Path, section: str, bench: Bench) -> None:
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
         "repeats": bench.repeats,
-        "versions": runner.versions(),
-        "commit": runner.commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
     }
     record.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from gradcam_bench import api, markup, report, summary, tables
+from gradcam_bench import api
+from gradcam_bench.report import tables, write
 
 DEFAULT = "tiny_vgg,tiny_resnet,tiny_inception"
 
@@ -27,11 +28,11 @@ def main(arguments: list[str]) -> None:
     runs = []
     for model in models:
         runs.append(api.run([f"model={model}", *overrides], output_dir=folder / model))
-        print(summary.finish(runs[-1]))
+        print(write.finish(runs[-1]))
     wide = [tables.headline(run.summary).assign(model=run.name) for run in runs]
-    print("\n".join(markup.to_text(table) for table in wide))
+    print("\n".join(tables.to_text(table) for table in wide))
     command = shlex.join(["python", "scripts/compare_architectures.py", *arguments])
-    report.write_report(runs, folder / "report.html", command=command)
+    write.write_report(runs, folder / "report.html", command=command)
     print(f"Written to {folder}: joined.csv, paired.csv, report.html and figures/")
 
 

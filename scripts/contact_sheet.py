@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 
 from gradcam_bench.data.shapes import Shapes
-from gradcam_bench.figures import style
+from gradcam_bench.report.figures import style
 
 OUTPUT = Path("results/zoo/scenes.png")
 COLUMNS = 12

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradcam_bench import answers, findings, markup
-from gradcam_bench.metrics import METRICS
-from gradcam_bench.store import read_run
+from gradcam_bench.analysis import best
+from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.report import answers, tables
+from gradcam_bench.store.parts import read_run
 
 RESULTS = Path(__file__).parents[1] / "results"
 SCRATCH = ("shapes",)
@@ -44,7 +45,7 @@ def joined(folder: Path) -> tuple[str, str]:
     summary = pd.read_csv(folder / "joined.csv")
     text = answers.shows(summary)
     paired = pd.read_csv(folder / "paired.csv")
-    metric, _ = findings.best_line(summary)
+    metric, _ = best.best_line(summary)
     lead = answers.lead(metric, paired[paired["metric"] == metric.name])
     if lead is not None:
         text += f" Lead over the next: {lead.short}."
@@ -73,8 +74,8 @@ def _against(name: str, lines: pd.DataFrame) -> str:
     spans = []
     for column in ("ours", "published"):
         low, high = lines[column].min(), lines[column].max()
-        start = markup.value_text(metric, low).removesuffix(" %")
-        end = markup.value_text(metric, high)
+        start = tables.value_text(metric, low).removesuffix(" %")
+        end = tables.value_text(metric, high)
         spans.append(end if low == high else f"{start} to {end}")
     return f"{spans[0]} here, {spans[1]} there"
 

@@ -19,7 +19,7 @@ from gradcam_bench.config import bind
 from gradcam_bench.data.annotations import imagenet_classes, short_names
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.data.images import load_rgb
-from gradcam_bench.figures import style
+from gradcam_bench.report.figures import style
 
 FOLDER = Path("results/overlay")
 

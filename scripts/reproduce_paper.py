@@ -22,11 +22,13 @@ from typing import Any
 
 import pandas as pd
 
-from gradcam_bench import api, markup, published, summary
+from gradcam_bench import api
+from gradcam_bench.analysis import published
+from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
-from gradcam_bench.markup import interval_text, value_text
-from gradcam_bench.metrics import metric_of
-from gradcam_bench.store import read_run
+from gradcam_bench.report import write
+from gradcam_bench.report.tables import interval_text, to_csv, to_markdown, to_text, value_text
+from gradcam_bench.store.parts import read_run
 
 Stored = tuple[dict[str, Any], pd.DataFrame]
 """A run's run.json and summary."""
@@ -85,11 +87,11 @@ def main(arguments: list[str]) -> None:
     output = Path(folder)
     output.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "scripts/reproduce_paper.py", *arguments])
-    markup.to_csv(table, output / "comparison.csv")
+    to_csv(table, output / "comparison.csv")
     (output / "comparison.md").write_text(
-        f"Made by `{command}`.\n\n{markup.to_markdown(text)}\n{notes}\n", encoding="utf-8"
+        f"Made by `{command}`.\n\n{to_markdown(text)}\n{notes}\n", encoding="utf-8"
     )
-    print(markup.to_text(text, width=140), notes, f"Written to {output}", sep="\n\n")
+    print(to_text(text, width=140), notes, f"Written to {output}", sep="\n\n")
 
 
 def _run(suite: Suite, arguments: list[str], default: str) -> tuple[str, list[Stored]]:
@@ -106,7 +108,7 @@ def _run(suite: Suite, arguments: list[str], default: str) -> tuple[str, list[St
         except UserError as error:
             print(f"{model} was not run: {error}\n", file=sys.stderr)
             continue
-        print(summary.finish(run), end="\n\n")
+        print(write.finish(run), end="\n\n")
         found.append((run.run, run.summary))
     if not found:
         raise UserError("no network could be run, so there is nothing to compare")
@@ -129,9 +131,9 @@ def compared(found: list[Stored], name: str) -> pd.DataFrame:
     """
     tables = [
         published.compare(
-            summary, run, suite=name, any_model=run["model"] not in SUITES[name].models
+            write, run, suite=name, any_model=run["model"] not in SUITES[name].models
         ).assign(ours_network=run["model"])
-        for run, summary in found
+        for run, write in found
     ]
     table = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     if table.empty:

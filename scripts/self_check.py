@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from gradcam_bench import api, sanity
+from gradcam_bench import api
 from gradcam_bench.config import bind
-from gradcam_bench.faithfulness import Options, Perturber
-from gradcam_bench.figures import style
-from gradcam_bench.figures.sanity import randomization
-from gradcam_bench.runner import bind_dataset
-from gradcam_bench.scoring import make_scorer
+from gradcam_bench.faithfulness.curves import Options, Perturber
+from gradcam_bench.faithfulness.scorers import make_scorer
+from gradcam_bench.report.figures import style
+from gradcam_bench.report.figures.randomization import randomization
+from gradcam_bench.run.randomization import randomization_check
+from gradcam_bench.run.setup import bind_dataset
 
 COLUMNS = ["spearman", "ssim", "box_iou", "energy_in_box", "insertion_auc"]
 
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
         device=torch.device("cpu"),
         n_images=0,
     )
-    check = sanity.randomization_check(
+    check = randomization_check(
         model,
         dataset,
         bind(protocol, f"protocols.{name}")(),

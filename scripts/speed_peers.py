@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.heatmap import normalize_by_max, upsample
-from gradcam_bench.perturbation import n_points, rise_blur
+from gradcam_bench.cam.upsampling import normalize_by_max, upsample
+from gradcam_bench.faithfulness.baselines import n_points, rise_blur
 
 Calls = dict[str, Callable[[], object]]
 STEPS = 28  # 29 points of 1792 pixels, as RISE's evaluation has them

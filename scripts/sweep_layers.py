@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gradcam_bench import api, markup, summary, tables
+from gradcam_bench import api
+from gradcam_bench.report import tables, write
 
 
 def main(overrides: list[str]) -> None:
     config, choices = api.compose(["layers=all", *overrides])
     folder = config.output_dir or f"results/layers/{choices['dataset']}-{choices['model']}"
     found = api.run(["layers=all", *overrides], output_dir=folder)
-    print(summary.finish(found))
+    print(write.finish(found))
     wide = tables.headline(found.summary)
-    markup.to_csv(wide, Path(folder) / "layers.csv")
+    tables.to_csv(wide, Path(folder) / "layers.csv")
     print(f"The table is {folder}/layers.csv, the figure {folder}/figures/layer_sweep.png")
 
 

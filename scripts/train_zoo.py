@@ -27,10 +27,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from gradcam_bench import zoo
 from gradcam_bench.data.drawing import CLASS_NAMES
 from gradcam_bench.data.shapes import Shapes, mask_box
-from gradcam_bench.zoo.networks import TinyVGG
+from gradcam_bench.models import zoo
+from gradcam_bench.models.zoo.networks import TinyVGG
 
 RESULTS = Path(__file__).parents[1] / "results" / "zoo"
 VALIDATION_SCENES, TEST_SCENES = 1000, 4000

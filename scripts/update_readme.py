@@ -21,10 +21,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from gradcam_bench import markup, summary, tables
-from gradcam_bench.metrics import CONTROLS, METRICS
-from gradcam_bench.protocols import Protocol
-from gradcam_bench.store import read_run
+from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.names import CONTROLS
+from gradcam_bench.report import tables, write
+from gradcam_bench.store.parts import read_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -49,7 +50,7 @@ SHOWN = (
 
 
 def output(folder: Path) -> str:
-    return f"```\n{summary.describe(folder)}```\n"
+    return f"```\n{write.describe(folder)}```\n"
 
 
 def command(folder: Path) -> str:
@@ -59,7 +60,7 @@ def command(folder: Path) -> str:
 def table(folder: Path) -> str:
     """Return methods as columns, metrics as rows: value and 95 % interval."""
     found = pd.read_csv(folder / "summary.csv")
-    found["text"] = [markup.with_interval(row) for row in found.to_dict("records")]
+    found["text"] = [tables.with_interval(row) for row in found.to_dict("records")]
     found["method"] = found["method"] + " @ " + found["layer"]
     wide = found.pivot_table(
         index="metric", columns="method", values="text", aggfunc="first", sort=False
@@ -67,14 +68,14 @@ def table(folder: Path) -> str:
     wide = wide.loc[[name for name in SHOWN if name in wide.index]].reset_index()
     arrows = {"lower": " ↓", "higher": " ↑", "": ""}
     wide["metric"] = [f"`{name}`{arrows[METRICS[name].better]}" for name in wide["metric"]]
-    return markup.to_markdown(wide)
+    return tables.to_markdown(wide)
 
 
 def models(folder: Path) -> str:
     """Return one line a model: the headline values of its first method and layer."""
     joined = tables.headline(pd.read_csv(folder / "joined.csv"))
     first = joined[~joined["method"].isin(CONTROLS)].drop_duplicates("run").sort_values("run")
-    return markup.to_markdown(
+    return tables.to_markdown(
         first.rename(columns={"run": "model"}).drop(columns=["degenerate_rate"], errors="ignore")
     )
 
@@ -96,7 +97,7 @@ def speed(folder: Path) -> str:
                 "the others / ours": ", ".join(f"{name} {times[name]:.2f}" for name in others),
             }
         )
-    return markup.to_markdown(pd.DataFrame(lines))
+    return tables.to_markdown(pd.DataFrame(lines))
 
 
 def zoo(folder: Path) -> str:
@@ -111,16 +112,16 @@ def zoo(folder: Path) -> str:
                 "file": f"{found['bytes'] / 1000:.0f} kB",
             }
         )
-    return markup.to_markdown(pd.DataFrame(lines))
+    return tables.to_markdown(pd.DataFrame(lines))
 
 
 def controls(folder: Path) -> str:
     """Return what both controls score where theory has something to say."""
     found = pd.read_csv(folder / "summary.csv")
     found = found[found["method"].isin(CONTROLS) & found["metric"].isin(WITH_THEORY)]
-    found["text"] = [markup.with_interval(row) for row in found.to_dict("records")]
+    found["text"] = [tables.with_interval(row) for row in found.to_dict("records")]
     wide = found.pivot(index="metric", columns="method", values="text").loc[list(WITH_THEORY)]
-    return markup.to_markdown(wide[list(CONTROLS)].reset_index())
+    return tables.to_markdown(wide[list(CONTROLS)].reset_index())
 
 
 WITH_THEORY = (
@@ -164,7 +165,7 @@ def overview(_: str) -> str:
                 "better": found.better or "-",
             }
         )
-    return markup.to_markdown(pd.DataFrame(lines))
+    return tables.to_markdown(pd.DataFrame(lines))
 
 
 def protocols(_: str) -> str:
@@ -176,7 +177,7 @@ def protocols(_: str) -> str:
         {"knob": f"`{name}`"} | {key: _plain(node[name]) for key, node in nodes.items()}
         for name in names
     ]
-    return markup.to_markdown(pd.DataFrame(lines))
+    return tables.to_markdown(pd.DataFrame(lines))
 
 
 def _plain(value: object) -> str:

@@ -1,0 +1,170 @@
+"""What to believe: the best cell of all runs, and every other one compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradcam_bench.analysis import intervals, paired_tests
+from gradcam_bench.analysis.metrics import METRICS, Metric, metric_of
+from gradcam_bench.analysis.stored_run import Run, joined_summary
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization import max_box_acc
+from gradcam_bench.names import CONTROLS, Cell, cell_name
+from gradcam_bench.store.rows import cell_rows, level_masks, scored
+
+JUDGES = ("gt_known_loc_err", "mean_box_iou", "max_box_acc", "insertion_auc")
+"""The first of these that was measured decides which cell is best."""
+
+TESTED = (
+    "gt_known_loc_err", "mean_box_iou", "energy_in_box", "discrimination_hit", "box_acc_split",
+    "insertion_auc", "deletion_auc",
+)  # fmt: skip
+"""What is compared image by image."""
+
+ORACLES = {"max_box_acc": 1, "max_box_acc_v2": 3}
+"""Metrics of a threshold chosen on the reported images, with their IoU levels."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best cell of all runs by one metric, controls aside."""
+
+    run: Run
+    cell: Cell
+    metric: Metric
+    line: dict[str, Any]
+
+
+def best_line(summary: pd.DataFrame) -> tuple[Metric, dict[str, Any]]:
+    """Return the best line of a summary by the first metric of JUDGES that every run of it has.
+
+    Args:
+        summary: of one run, or of several with a column `run`.
+
+    Raises:
+        UserError: if the runs share none of them, or hold controls only.
+    """
+    runs = summary["run"].nunique() if "run" in summary else 1
+    network = summary[~summary["method"].isin(CONTROLS) & summary["value"].notna()]
+    for name in JUDGES:
+        found = network[network["metric"] == name]
+        if found.empty or ("run" in found and found["run"].nunique() < runs):
+            continue
+        metric = metric_of(name)
+        ordered = found.sort_values("value", ascending=metric.better == "lower", kind="stable")
+        return metric, {str(key): value for key, value in ordered.iloc[0].items()}
+    raise UserError(f"the runs share none of {', '.join(JUDGES)}, so none can be called best")
+
+
+def best_cell(runs: Sequence[Run]) -> Best:
+    """Return the best cell over all runs by the first metric of JUDGES that all of them have.
+
+    Raises:
+        UserError: if the runs share none of them, or hold controls only.
+    """
+    metric, line = best_line(joined_summary(runs))
+    run = next(run for run in runs if run.name == line["run"])
+    return Best(run, (line["method"], line["layer"]), metric, line)
+
+
+def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
+    """Compare every cell of every run with the best, on common images; empty if not measured."""
+    values: dict[str, pd.Series] = {}
+    for run in runs:
+        prefix = run.name if len(runs) > 1 else ""
+        try:
+            values |= paired_tests.candidates(run.rows, metric, run=prefix)
+        except UserError:
+            return pd.DataFrame()
+    if len(values) < 2:
+        return pd.DataFrame()
+    try:
+        return paired_tests.compare(values, metric, unmatched="common")
+    except UserError:  # no common images
+        return pd.DataFrame()
+
+
+def comparisons(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Return the comparison by every metric of TESTED that all runs measured, by its name."""
+    found = {name: comparison(runs, name) for name in TESTED}
+    return {name: frame for name, frame in found.items() if len(frame)}
+
+
+def oracle_differences(
+    runs: Sequence[Run], metric: str, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Compare MaxBoxAcc of each run's methods, each at its best layer, with the best of them.
+
+    An accuracy at a threshold chosen on these images has no value per image, so there is nothing
+    to test image by image. Images are resampled instead, the threshold of both sides is chosen
+    again in every resample, and the basic interval of the difference is all that is said.
+
+    Args:
+        runs: joined on common images.
+        metric: one of ORACLES.
+        resamples: of the interval.
+        seed: seeds the resampling.
+
+    Returns:
+        Columns candidate, reference, metric, value, difference (candidate - reference, points),
+        ci_low, ci_high, n; empty where fewer than two cells were measured on a common image.
+    """
+    hits = {
+        (f"{run.name}, " if len(runs) > 1 else "") + cell_name(cell): _threshold_hits(
+            run, cell, metric
+        )
+        for run in runs
+        for cell in _best_layers(run.summary, metric)
+    }
+    ids = [index for index, _ in hits.values()]
+    if len(ids) < 2 or len(common := _common(ids)) == 0:
+        return pd.DataFrame()
+    counts = intervals.resample_counts(len(common), resamples=resamples, seed=seed)
+    found = {}
+    for name, (index, levels) in hits.items():
+        places = index.get_indexer(common)
+        found[name] = intervals.best_threshold_samples([level[places] for level in levels], counts)
+    judged = [name for name in found if not set(CONTROLS) & set(name.split(", "))]
+    reference = max(judged or found, key=lambda name: found[name][0])
+    lines = []
+    for name, (value, samples) in found.items():
+        if name == reference:
+            continue
+        difference = value - found[reference][0]
+        low, high = np.percentile(samples - found[reference][1], [2.5, 97.5])
+        ends = (difference, 2 * difference - high, 2 * difference - low)
+        lines.append([name, reference, metric, 100 * value, *(100 * e for e in ends), len(common)])
+    columns = ["candidate", "reference", "metric", "value", "difference", "ci_low", "ci_high", "n"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _best_layers(summary: pd.DataFrame, metric: str) -> list[Cell]:
+    """Return each method at its layer of the highest value."""
+    found = summary[(summary["metric"] == metric) & summary["value"].notna()]
+    best = found.sort_values("value", ascending=False, kind="stable").drop_duplicates("method")
+    return list(best.sort_index()[["method", "layer"]].itertuples(index=False, name=None))
+
+
+def _threshold_hits(run: Run, cell: Cell, metric: str) -> tuple[pd.Index, list[np.ndarray]]:
+    """Return the image ids of a cell and, by IoU level, its hits at every threshold."""
+    column = METRICS[metric].column
+    protocol = column.partition("@")[2]
+    node = ((run.run.get("config") or {}).get("protocols") or {}).get(protocol) or {}
+    rows = cell_rows(scored(run.rows), cell)
+    rows = rows[rows[column].notna()]
+    masks, top = level_masks(rows, protocol)
+    interval = float(node.get("interval") or 0.001)
+    hits = max_box_acc.distinct_hits(masks, top, levels=ORACLES[metric], interval=interval)
+    return pd.Index(rows["image_id"]), hits
+
+
+def _common(indices: Sequence[pd.Index]) -> pd.Index:
+    common = indices[0]
+    for index in indices[1:]:
+        common = common.intersection(index, sort=False)
+    return common

@@ -1,0 +1,196 @@
+"""Rows to a tidy summary with intervals, and the summary to Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradcam_bench.analysis import intervals_pxap
+from gradcam_bench.analysis.intervals import (
+    Estimate,
+    best_threshold_estimate,
+    class_mean_estimates,
+    mean_estimates,
+    proportion_estimate,
+    resample_counts,
+)
+from gradcam_bench.analysis.metrics import METRICS, Metric
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization import max_box_acc, pxap
+from gradcam_bench.names import Cell
+from gradcam_bench.store.rows import Layout, cell_rows, cells, layout, level_masks, measured, scored
+
+SUMMARY_COLUMNS = ("method", "layer", "metric", "value", "ci_low", "ci_high", "n", "n_undefined")
+
+_SWEEPS = {"wsol_v1": (1, 0.001), "wsol_v2": (3, 0.001)}  # IoU levels, step of the thresholds
+
+ERROR_RATE = "error_rate"
+"""The share of images that could not be scored; they take part in no other number."""
+
+
+def summarize(
+    rows: pd.DataFrame,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    protocols: Mapping[str, Mapping[str, Any]] | None = None,
+) -> pd.DataFrame:
+    """Return the tidy summary: one line per method, layer and metric, with an interval.
+
+    Proportions have Clopper-Pearson intervals; means, class means, PxAP and oracle accuracies
+    a bootstrap over images, the same resamples for every cell. Metrics whose column the
+    rows lack, or hold nowhere, are left out. Broken images count in `error_rate` alone.
+
+    Args:
+        rows: one per image, method and layer, as `store.read_rows` returns them.
+        confidence: coverage of the intervals.
+        resamples: bootstrap resamples.
+        seed: seeds the resampling.
+        protocols: run.json's, for the IoU levels and the interval of oracle protocols other than
+            wsol_v1 and wsol_v2 at 0.001.
+
+    Returns:
+        Columns `method layer metric value ci_low ci_high n n_undefined`; errors and MaxBoxAcc in
+        percent, shares in [0, 1] (see `metrics.METRICS`).
+
+    Raises:
+        UserError: if there are no rows, or an image occurs twice in a cell.
+    """
+    if rows.empty:
+        raise UserError("there are no rows to summarize: did the run score any image?")
+    pairs = cells(rows)
+    good = scored(rows)
+    lines = _error_lines(rows, pairs)
+    if good.empty:
+        return _frame(lines, pairs)
+    places = layout(good, pairs)
+    labels = places.per_image(good["label"])
+    counts = resample_counts(len(places.images), resamples=resamples, seed=seed)
+    for name, metric, column in _present(good):
+        if metric.kind == "oracle":
+            score = _oracle(column.split("@", 1)[1], protocols or {}, confidence)
+            found = _together(good, places, column, counts, score)
+        elif metric.kind == "pooled":
+            found = _together(good, places, column, counts, partial(_pxap, confidence=confidence))
+        else:
+            matrix = places.matrix(good[column])
+            found = _estimates(matrix, metric, labels, counts, confidence)
+        for pair, estimate in zip(pairs, found, strict=True):
+            lines.append(_line(pair, name, metric, estimate))
+    return _frame(lines, pairs)
+
+
+def _present(rows: pd.DataFrame) -> list[tuple[str, Metric, str]]:
+    """Return (name, metric, column) of what the rows hold, protocols' suffixes included."""
+    protocols = list(dict.fromkeys(c.split("@", 1)[1] for c in rows.columns if "@" in c))
+    found = []
+    for suffix in ["", *(f"@{protocol}" for protocol in protocols)]:
+        for metric in METRICS.values():
+            if not (metric.kind in ("oracle", "pooled") and suffix):
+                column = metric.column + suffix
+                if measured(rows, column):
+                    found.append((metric.name + suffix, metric, column))
+    for protocol in protocols:
+        column = f"iou_hits@{protocol}"
+        if protocol not in _SWEEPS and measured(rows, column):
+            found.append((f"max_box_acc_v2@{protocol}", METRICS["max_box_acc_v2"], column))
+    return found
+
+
+def _sweep(protocol: str, protocols: Mapping[str, Mapping[str, Any]]) -> tuple[int, float]:
+    """Return how many IoU levels an oracle protocol has, and the step of its thresholds."""
+    if protocol in protocols:
+        node = protocols[protocol]
+        return len(node["iou_levels"]), float(node["interval"])
+    if protocol not in _SWEEPS:
+        raise UserError(
+            f"the IoU levels of protocol {protocol!r} are not known: pass protocols= of run.json"
+        )
+    return _SWEEPS[protocol]
+
+
+def _estimates(
+    matrix: np.ndarray, metric: Metric, labels: np.ndarray, counts: np.ndarray, confidence: float
+) -> list[Estimate]:
+    if metric.kind == "proportion":
+        return [proportion_estimate(column, confidence=confidence) for column in matrix.T]
+    if metric.kind == "class_mean":
+        return class_mean_estimates(matrix, labels, counts, confidence=confidence)
+    return mean_estimates(matrix, counts, confidence=confidence)
+
+
+def _oracle(
+    protocol: str, protocols: Mapping[str, Mapping[str, Any]], confidence: float
+) -> Callable[[pd.DataFrame, np.ndarray], Estimate]:
+    """Return what scores the best threshold of a cell's rows."""
+    levels, interval = _sweep(protocol, protocols)
+
+    def score(cell: pd.DataFrame, counts: np.ndarray) -> Estimate:
+        masks, top = level_masks(cell, protocol)
+        hits = max_box_acc.distinct_hits(masks, top, levels=levels, interval=interval)
+        return best_threshold_estimate(hits, counts, confidence=confidence)
+
+    return score
+
+
+def _pxap(cell: pd.DataFrame, counts: np.ndarray, *, confidence: float) -> Estimate:
+    histograms = pxap.from_bytes(cell["pxap_counts"].tolist())
+    return intervals_pxap.estimate(histograms, counts, confidence=confidence)
+
+
+def _together(
+    rows: pd.DataFrame,
+    places: Layout,
+    column: str,
+    counts: np.ndarray,
+    score: Callable[[pd.DataFrame, np.ndarray], Estimate],
+) -> list[Estimate]:
+    """Score all images of a cell at once; resamples are those of the images in their order."""
+    images = places.images
+    found = []
+    for pair in places.pairs:
+        cell = cell_rows(rows, pair)
+        cell = cell[cell[column].notna()]
+        place = images.get_indexer(pd.Index(cell["image_id"]))
+        if cell.empty:
+            nan = float("nan")
+            found.append(Estimate(nan, nan, nan, 0, len(images)))
+            continue
+        same = np.array_equal(place, np.arange(len(images)))
+        estimate = score(cell, counts if same else counts[:, place])
+        found.append(replace(estimate, n_undefined=len(images) - len(cell)))
+    return found
+
+
+def _line(pair: Cell, name: str, metric: Metric, estimate: Estimate) -> dict[str, object]:
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if metric.complement:
+        value, low, high = 1 - value, 1 - high, 1 - low
+    scale = metric.scale
+    ends = (scale * value, scale * low, scale * high)
+    return dict(
+        zip(SUMMARY_COLUMNS, (*pair, name, *ends, estimate.n, estimate.n_undefined), strict=True)
+    )
+
+
+def _error_lines(rows: pd.DataFrame, pairs: Sequence[Cell]) -> list[dict[str, object]]:
+    broken = rows["error"].notna() if "error" in rows else pd.Series(False, index=rows.index)
+    lines = []
+    for pair, column in zip(pairs, layout(rows, pairs).matrix(broken.astype(float)).T, strict=True):
+        found = proportion_estimate(column)
+        values = (*pair, ERROR_RATE, found.value, found.low, found.high, found.n, 0)
+        lines.append(dict(zip(SUMMARY_COLUMNS, values, strict=True)))
+    return lines
+
+
+def _frame(lines: list[dict[str, object]], pairs: Sequence[Cell]) -> pd.DataFrame:
+    frame = pd.DataFrame(lines, columns=list(SUMMARY_COLUMNS))
+    place = {pair: number for number, pair in enumerate(pairs)}
+    order = [place[pair] for pair in zip(frame["method"], frame["layer"], strict=True)]
+    return frame.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)

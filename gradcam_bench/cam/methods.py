@@ -1,0 +1,134 @@
+"""The methods: small pure functions from (activations, gradients) of a layer to its map.
+
+Every map is signed and at the layer's resolution: the protocol decides about the ReLU and the
+upsampling. Reductions are in float32 whatever the precision of the pass. To add a method, write
+the function and put it into `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gradcam_bench.errors import UserError, nearest
+from gradcam_bench.names import CONTROLS
+
+LayerMethod = Callable[[Tensor, Tensor], Tensor]
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return sum_k alpha_k A_k, alpha_k = mean of dy/dA_k over positions; (N, h, w).
+
+    References:
+        Selvaraju et al. 2017, equations 1 and 2 without the final ReLU.
+    """
+    alpha = gradients.float().mean((2, 3))
+    return torch.einsum("nk,nkhw->nhw", alpha, activations.float())
+
+
+def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return sum_k A_k sum_ij a_k relu(dy/dA_k), a_k = g^2 / (2 g^2 + sum(A_k) g^3); (N, h, w).
+
+    References:
+        Chattopadhay et al. 2018, equations 10 and 19, with y the logit (the exponential's factor
+        cancels in `a`, and scales each image's map by a positive number).
+    """
+    A, g = activations.float(), gradients.float()
+    denominator = 2 * g**2 + A.sum((2, 3), keepdim=True) * g**3
+    a = torch.where(
+        g != 0, g**2 / torch.where(denominator != 0, denominator, 1.0), torch.zeros_like(g)
+    )
+    return torch.einsum("nk,nkhw->nhw", (a * g.relu()).sum((2, 3)), A)
+
+
+def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return sum_k dy/dA_k * A_k; (N, h, w).
+
+    References:
+        Draelos and Carin 2020, HiResCAM, equation 5.
+    """
+    return (gradients.float() * activations.float()).sum(1)
+
+
+def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return sum_k alpha_k A_k, alpha_k = sum(g_k A_k) / sum(A_k); (N, h, w).
+
+    References:
+        Fu et al. 2020, XGrad-CAM, equation 8. A channel whose activations sum to 0 weighs 0.
+    """
+    A, g = activations.float(), gradients.float()
+    total = A.sum((2, 3))
+    alpha = torch.where(
+        total != 0, (g * A).sum((2, 3)) / torch.where(total != 0, total, 1.0), 0.0 * total
+    )
+    return torch.einsum("nk,nkhw->nhw", alpha, A)
+
+
+def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return sum_k relu(dy/dA_k) * A_k; (N, h, w).
+
+    References:
+        Jiang et al. 2021, LayerCAM, equations 4 and 5.
+    """
+    return (gradients.float().relu() * activations.float()).sum(1)
+
+
+def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return the first principal component of the activations; (N, h, w). No class enters.
+
+    References:
+        Muhammad and Yeasin 2020. Positions are centred over space; the component's sign, which
+        the decomposition leaves open, is the one that correlates with the mean activation.
+    """
+    return _first_component(activations.float())
+
+
+def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Return the first principal component of dy/dA * A; (N, h, w), sign as in `eigen_cam`."""
+    return _first_component(activations.float() * gradients.float())
+
+
+def _first_component(features: Tensor) -> Tensor:
+    n, k, h, w = features.shape
+    flat = features.reshape(n, k, h * w).transpose(1, 2)
+    centred = flat - flat.mean(1, keepdim=True)
+    # The leading right singular vector from the smaller Gram matrix: positions or channels.
+    if h * w <= k:
+        _, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+        projection = vectors[..., -1]
+        scale = torch.linalg.vector_norm(
+            centred.transpose(1, 2) @ projection[..., None], dim=(1, 2)
+        )
+        projection = projection * scale[:, None]
+    else:
+        _, vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred)
+        projection = (centred @ vectors[..., -1:])[..., 0]
+    agreement = (projection * centred.mean(2)).sum(1, keepdim=True)
+    return (projection * torch.where(agreement < 0, -1.0, 1.0)).reshape(n, h, w)
+
+
+METHODS: dict[str, LayerMethod] = {
+    "grad_cam": grad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "hires_cam": hires_cam,
+    "xgrad_cam": xgrad_cam,
+    "layer_cam": layer_cam,
+    "eigen_cam": eigen_cam,
+    "eigen_grad_cam": eigen_grad_cam,
+}
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raise a UserError that lists the methods, for a name that is not among them."""
+    known = [*METHODS, *CONTROLS]
+    if not names:
+        raise UserError(f"methods= expects at least one of: {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"There is no method {name!r}.{nearest(name, known)} Methods: {', '.join(known)}."
+            )
+    if len(set(names)) != len(names):
+        raise UserError(f"methods= names a method twice: {', '.join(names)}.")

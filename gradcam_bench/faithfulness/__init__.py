@@ -1,0 +1,1 @@
+"""Does the class score follow the map? Deletion, insertion, average drop, ROAD; scorers."""

@@ -1,0 +1,159 @@
+"""What a perturbation replaces pixels by, and in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from gradcam_bench.cam.upsampling import separable
+from gradcam_bench.errors import UserError
+from gradcam_bench.models.model import Preprocessing
+from gradcam_bench.seeds import image_rng
+
+BASELINES = ("zeros", "black", "blur", "mean", "noise")
+
+TIES = ("stable", "reversed", "random")
+
+BLUR_SIZE, BLUR_SIGMA = 11, 5.0  # RISE's klen and ksig
+
+
+def baseline(
+    name: str,
+    images: Tensor,
+    *,
+    preprocessing: Preprocessing,
+    image_ids: Sequence[str],
+    seed: int,
+) -> Tensor:
+    """Return what replaces the pixels of normalised images (N, 3, H, W), in the same shape.
+
+    Args:
+        name: "zeros" (0 in normalised space, the mean colour of ImageNet for its models), "black"
+            (0 in the image), "blur" (RISE's, see `rise_blur`), "mean" (the image's own mean
+            colour) or "noise" (uniform in the image's range, per pixel and channel).
+        images: normalised.
+        preprocessing: the normalisation.
+        image_ids: seed the noise, with `seed`.
+        seed: of the noise.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name == "zeros":
+        return torch.zeros_like(images)
+    if name == "blur":
+        return rise_blur(images)
+    if name == "mean":
+        return images.mean((2, 3), keepdim=True).expand_as(images)
+    if name == "black":
+        return preprocessing.normalize(torch.zeros_like(images, dtype=torch.uint8))
+    if name == "noise":
+        shape = images.shape[1:]
+        drawn = [
+            image_rng(seed, image_id, "baseline").integers(0, 256, shape, dtype=np.uint8)
+            for image_id in image_ids
+        ]
+        return preprocessing.normalize(torch.from_numpy(np.stack(drawn)).to(images.device))
+    raise UserError(f"A baseline is one of {', '.join(BASELINES)}, got {name!r}.")
+
+
+def rise_blur(images: Tensor) -> Tensor:
+    """Blur normalised images (N, 3, H, W) as RISE's insertion starts from.
+
+    The kernel is what scipy's gaussian_filter (sigma 5, mode "reflect") makes of a centred delta in
+    an 11 x 11 window: reflection makes it nearly a box. Zero padding 5, in normalised space. It is
+    separable, and as two products with banded matrices takes 1.2 ms for 3 x 224 x 224 on two
+    cores, where conv2d takes 9.5 ms; they differ by rounding (2e-7).
+    """
+    down, across = (_blur_matrix(side).to(images) for side in images.shape[-2:])
+    return separable(images.flatten(0, 1), down, across).view_as(images)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # cached: may be used anywhere
+def _blur_matrix(side: int) -> Tensor:
+    """Return the (side, side) float64 matrix that blurs one axis as `rise_blur` says."""
+    delta = np.zeros(BLUR_SIZE)
+    delta[BLUR_SIZE // 2] = 1
+    kernel = ndimage.gaussian_filter1d(delta, BLUR_SIGMA)
+    distance = np.arange(side)[:, None] - np.arange(side)
+    near = np.abs(distance) <= BLUR_SIZE // 2
+    weights = kernel[np.where(near, distance, 0) + BLUR_SIZE // 2]
+    return torch.from_numpy(np.where(near, weights, 0.0))
+
+
+def n_points(size: tuple[int, int], steps: int) -> tuple[int, int]:
+    """Return (pixels a step, points of a curve) for an (H, W) image.
+
+    A step changes ceil(H*W / steps) pixels; both ends are points: ceil(H*W / step) + 1 of them.
+
+    Raises:
+        UserError: steps is not in [1, H*W].
+    """
+    pixels = size[0] * size[1]
+    if not 1 <= steps <= pixels:
+        raise UserError(f"faithfulness.steps expects 1 to {pixels} (H*W), got {steps}.")
+    step = math.ceil(pixels / steps)
+    return step, math.ceil(pixels / step) + 1
+
+
+def pixel_rank(
+    heatmaps: Tensor, *, ties: str = "stable", image_ids: Sequence[str] = (), seed: int = 0
+) -> Tensor:
+    """Return the place of each pixel in descending order of its heatmap, from 0.
+
+    Args:
+        heatmaps: (N, ..., H, W), finite.
+        ties: equal pixels go in row-major order ("stable"), in the reverse ("reversed"), or in an
+            order drawn per image from (seed, image_id) ("random").
+        image_ids: N of them, for "random".
+        seed: for "random".
+
+    Returns:
+        (N, ..., H, W) int64.
+
+    Raises:
+        UserError: an unknown rule.
+    """
+    if ties not in TIES:
+        raise UserError(f"faithfulness.ties expects one of {', '.join(TIES)}, got {ties!r}.")
+    flat = heatmaps.flatten(-2)
+    pixels = flat.shape[-1]
+    first = torch.arange(pixels, device=flat.device).expand_as(flat)  # who goes first on ties
+    if ties == "reversed":
+        first = first.flip(-1)
+    elif ties == "random":
+        drawn = [image_rng(seed, image_id, "ties").permutation(pixels) for image_id in image_ids]
+        shape = (len(drawn), *[1] * (flat.ndim - 2), pixels)
+        first = torch.from_numpy(np.stack(drawn)).to(flat.device).view(shape).expand_as(flat)
+    order = flat.gather(-1, first).argsort(dim=-1, descending=True, stable=True)
+    order = first.gather(-1, order)
+    rank = torch.empty_like(order)
+    rank.scatter_(-1, order, torch.arange(pixels, device=flat.device).expand_as(order))
+    return rank.view_as(heatmaps)
+
+
+def progressively(old: Tensor, new: Tensor, changes: Tensor, ks: Tensor, out: Tensor) -> None:
+    """Write the images whose pixels with changes < k are `new` and the others `old`, for each k.
+
+    Selected bit by bit, which is exact: on a CPU a sixth of torch.where's time (0.06 ms against
+    0.33 ms for 3 x 224 x 224 on two cores), when EfficientNet-Lite0 takes 7 ms to score one.
+
+    Args:
+        old: (C, H, W) float32.
+        new: (C, H, W) float32.
+        changes: (H, W) int32, the step at which each pixel changes, from 0.
+        ks: (K,) int32.
+        out: (K, C, H, W) float32.
+    """
+    # Negative numbers shift to -1, all bits set; others to 0.
+    changed = (changes - ks[:, None, None]).bitwise_right_shift_(31)[:, None]
+    old, out = old.view(torch.int32), out.view(torch.int32)
+    torch.bitwise_and(old ^ new.view(torch.int32), changed, out=out)
+    out.bitwise_xor_(old)

@@ -1,0 +1,1 @@
+"""From heatmaps to boxes and back to what is annotated: protocols, boxes, thresholds, masks."""

@@ -1,0 +1,62 @@
+"""How much of a heatmap lies in a region, and how its foreground overlaps with a mask."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization.boxes import boxes_to_mask, foreground, is_degenerate
+from gradcam_bench.localization.protocol import Protocol
+
+
+def energy_in_region(heatmap: np.ndarray, region: np.ndarray) -> float:
+    """Return the share, in [0, 1], of a heatmap's positive part that lies in a region.
+
+    Args:
+        heatmap: (H, W); negative values count as 0.
+        region: (B, 4) boxes, of which the union counts, or an (H, W) bool mask.
+
+    Returns:
+        NaN where the region is empty or the heatmap degenerate.
+
+    Raises:
+        UserError: the mask has another size.
+
+    References:
+        Wang et al., "Score-CAM", CVPRW 2020, section 4.2 (energy-based pointing game). Departure:
+        the union of all boxes of the class, where the paper takes images with one box.
+    """
+    size = (heatmap.shape[0], heatmap.shape[1])
+    mask = region if region.dtype == bool else boxes_to_mask(region, size)
+    _check_size(mask, heatmap, "energy_in_region")
+    if not mask.any() or is_degenerate(heatmap):
+        return math.nan
+    positive = np.maximum(heatmap, 0).astype(np.float64)
+    return float(positive[mask].sum() / positive.sum())
+
+
+def mask_iou(heatmap: np.ndarray, mask: np.ndarray, protocol: Protocol) -> float:
+    """Return the IoU, in [0, 1], of the protocol's whole foreground with an (H, W) bool mask.
+
+    NaN where the mask is empty, 0 where the heatmap is degenerate.
+
+    Raises:
+        UserError: the sizes differ.
+    """
+    _check_size(mask, heatmap, "mask_iou")
+    if not mask.any():
+        return math.nan
+    if is_degenerate(heatmap):
+        return 0.0
+    above = foreground(heatmap, protocol)
+    return float((above & mask).sum() / (above | mask).sum())
+
+
+def _check_size(mask: np.ndarray, heatmap: np.ndarray, name: str) -> None:
+    if mask.shape != heatmap.shape:
+        raise UserError(
+            f"{name}: expected a mask of the heatmap's size {heatmap.shape}, got {mask.shape}; "
+            "resize it to the network's input"
+        )

@@ -1,0 +1,165 @@
+"""Split thresholds: chosen on the images of one stored run, told for those of another.
+
+A protocol that sweeps stores which thresholds hit, per image (`max_box_acc`). The best threshold of
+one run can therefore be looked up in the rows of any other, without computing a map again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization.max_box_acc import max_box_acc, threshold_hits
+from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.names import CONTROLS, cell_name
+from gradcam_bench.store import parts
+from gradcam_bench.store.rows import cell_rows, level_masks, measured, scored
+
+_COLUMNS = {"wsol_v1": "box_acc_split", "wsol_v2": "box_acc_v2_split"}
+
+_SIZES = ("limit", "length")  # keys of a data set that only say how much of it
+
+
+def choose(
+    directory: Path, run: Mapping[str, Any], image_ids: Iterable[str], *, output_dir: Path
+) -> dict[str, Any]:
+    """Choose, for every swept protocol, method and layer of a run, thresholds from another run.
+
+    Per IoU level it is the threshold that is right most often there, the lowest of equals.
+
+    Args:
+        directory: of the other run.
+        run: what run.json will hold of the run that the thresholds are for.
+        image_ids: of that run.
+        output_dir: of that run.
+
+    Returns:
+        For run.json: `from`, `config_hash` and `n_images` of the other run, and
+        `chosen[protocol][method][layer]`, a list of one threshold per IoU level.
+
+    Raises:
+        UserError: the other folder holds no finished run; it is this very run, or shares images
+            with it; its network, geometry or protocol differs; it lacks a protocol, method or
+            layer.
+    """
+    told = f"thresholds_from={directory}"
+    mine = run["identity"]
+    nodes = {name: node for name, node in mine["protocols"].items() if node["threshold"] is None}
+    if not nodes:
+        raise UserError(f"{told} serves protocols that sweep: add one, e.g. protocol=[wsol_v1].")
+    if directory.resolve() == output_dir.resolve():
+        raise UserError(f"{told} is the folder of this run itself: give that of other images.")
+    found = parts.read_run(directory)
+    rows = parts.read_rows(directory)
+    if not found.get("complete"):
+        raise UserError(f"{told} holds an unfinished run: finish it first, {found.get('command')}")
+    other = found["identity"]
+    for key, what in (("weights_hash", "network"), ("geometry", "geometry")):
+        if other[key] != mine[key]:
+            raise UserError(
+                f"{told}: the {what} differs ({key}: {other[key]} there, {mine[key]} here), so its "
+                "thresholds do not carry over; run it with the same on other images."
+            )
+    if _same_data(mine, other):
+        common = sorted(set(image_ids) & set(rows["image_id"]))
+        if common:
+            raise UserError(
+                f"{told} shares {len(common)} images with this run, e.g. {common[0]}: a threshold "
+                "chosen on the reported images is an oracle's, as max_box_acc tells already; give "
+                "a run on other images."
+            )
+    chosen = {name: _chosen(told, rows, node, other, mine) for name, node in nodes.items()}
+    return {
+        "from": str(directory),
+        "config_hash": found["config_hash"],
+        "n_images": found["n_images"],
+        "chosen": chosen,
+    }
+
+
+def _same_data(mine: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether equal image ids of two runs mean the same images."""
+    data = [
+        {key: value for key, value in identity["dataset"].items() if key not in _SIZES}
+        for identity in (mine, other)
+    ]
+    return data[0] == data[1] or mine["data_fingerprint"] == other["data_fingerprint"]
+
+
+def _chosen(
+    told: str,
+    rows: pd.DataFrame,
+    node: Mapping[str, Any],
+    other: Mapping[str, Any],
+    mine: Mapping[str, Any],
+) -> dict[str, dict[str, list[float]]]:
+    """Return the thresholds of one protocol by method and layer."""
+    name = node["name"]
+    there = other["protocols"].get(name)
+    if there is None:
+        raise UserError(
+            f"{told} was not scored under protocol {name}; it has {', '.join(other['protocols'])}."
+        )
+    for key, value in node.items():
+        if key != "source" and there.get(key) != value:
+            raise UserError(
+                f"{told} was scored under another {name}: {key} is {there.get(key)} there, "
+                f"{value} here."
+            )
+    protocol = Protocol(**{key: value for key, value in node.items() if key != "_target_"})
+    good = scored(rows)
+    found: dict[str, dict[str, list[float]]] = {}
+    for method in mine["methods"]:
+        for layer in ["input"] if method in CONTROLS else mine["layers"]:
+            cell = cell_rows(good, (method, layer))
+            if cell.empty or not measured(cell, f"iou_hits@{name}"):
+                raise UserError(
+                    f"{told} has no {name} scores of {cell_name((method, layer))}: run it with the "
+                    "same methods and layers."
+                )
+            cell = cell[cell[f"iou_hits@{name}"].notna()]
+            best = max_box_acc(*level_masks(cell, name), protocol).best_threshold
+            found.setdefault(method, {})[layer] = best.tolist()
+    return found
+
+
+def with_split_scores(rows: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of a run with what the thresholds of another, if it was given one, score.
+
+    Args:
+        rows: one per image, method and layer.
+        run: run.json's content.
+
+    Returns:
+        The rows with `box_acc_split` (wsol_v1), `box_acc_v2_split` (wsol_v2), and with a suffix
+        "@P" those of a further protocol P: the share of the IoU levels reached, each at its own
+        threshold, in [0, 1]; NaN where undefined.
+    """
+    columns = {}
+    for protocol, methods in run.get("thresholds", {}).get("chosen", {}).items():
+        if not measured(rows, f"iou_hits@{protocol}"):  # every image broke
+            continue
+        defined = rows[f"iou_hits@{protocol}"].notna()
+        column = np.full(len(rows), np.nan)
+        for method, layers in methods.items():
+            for layer, thresholds in layers.items():
+                here = (rows["method"] == method) & (rows["layer"] == layer) & defined
+                if here.any():
+                    column[here] = _reached(*level_masks(rows[here], protocol), thresholds)
+        several = "_v2" if len(thresholds) > 1 else ""
+        columns[_COLUMNS.get(protocol, f"box_acc{several}_split@{protocol}")] = column
+    return rows.assign(**columns)
+
+
+def _reached(masks: np.ndarray, top: np.ndarray, thresholds: list[float]) -> np.ndarray:
+    """Return the share of the IoU levels that each image reaches, each at its threshold."""
+    hits = [
+        threshold_hits(masks, top, bit=bit, thresholds=np.array([threshold]))[:, 0]
+        for bit, threshold in enumerate(thresholds)
+    ]
+    return np.mean(hits, axis=0)

@@ -1,0 +1,1 @@
+"""Networks by name: weights, preprocessing, layers, and batch norm folded for speed."""

@@ -1,0 +1,65 @@
+"""A network by name: its weights, its preprocessing, its default and candidate layers.
+
+Each file of conf/model names one of the loaders below and its arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradcam_bench.models.layers import candidate_layers
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the network was trained to see.
+
+    Attributes:
+        size: side of the square input, pixels.
+        mean, std: of the three channels, for images in [0, 1].
+        interpolation: "bilinear" or "bicubic", antialiased as Pillow does it.
+        resize: shorter side before a center crop, pixels.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize: int
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 RGB images (N, 3, H, W) into the network's float32 input, on their device."""
+        scale = torch.tensor([255 * s for s in self.std], device=images.device)
+        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).to(scale)
+        return images.float() / scale[:, None, None] - shift[:, None, None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to be benchmarked, in eval mode, on the CPU.
+
+    Attributes:
+        name: what tables call it.
+        network: (N, 3, size, size) to logits (N, C).
+        preprocessing: of its input.
+        default_layer: the target layer when none is asked for.
+        weights: where the weights come from, for the record.
+        candidates: the layers of a sweep where the model names them itself.
+    """
+
+    name: str
+    network: nn.Module
+    preprocessing: Preprocessing
+    default_layer: str
+    weights: str
+    candidates: tuple[str, ...] = ()
+
+    def candidate_layers(self) -> list[str]:
+        """Return the layers of a sweep (`layers=all`), shallow to deep, the default among them."""
+        if self.candidates:
+            return list(dict.fromkeys([*self.candidates, self.default_layer]))
+        size = self.preprocessing.size
+        return candidate_layers(self.network, size, prefer=self.default_layer)

@@ -1,0 +1,1 @@
+"""Tables, figures and the page: what analysis found, formatted. No torch."""

@@ -1,0 +1,1 @@
+"""Every figure that a run or several allow, in one style."""

@@ -1,0 +1,203 @@
+"""Figures of one run's rows: distributions, faithfulness curves, box accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradcam_bench.analysis import intervals
+from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization import max_box_acc
+from gradcam_bench.names import Cell
+from gradcam_bench.report.figures import style
+from gradcam_bench.store.rows import cell_rows, cells, layout, level_masks, measured, scored
+
+DISTRIBUTIONS = ("mean_box_iou", "energy_in_box", "energy_in_mask", "deletion_auc", "insertion_auc")
+
+
+def primary_cells(rows: pd.DataFrame, *, limit: int = 6) -> list[Cell]:
+    """Return at most `limit` cells to draw: each method at its last layer, then the controls.
+
+    With one method, its layers instead, the deepest first to stay.
+    """
+    pairs = cells(rows)
+    controls = [pair for pair in pairs if pair[1] == "input"]
+    others = [pair for pair in pairs if pair[1] != "input"]
+    if len({method for method, _ in others}) > 1:
+        others = list({method: (method, layer) for method, layer in others}.values())
+    return [*others[-max(limit - len(controls), 1) :], *controls][:limit]
+
+
+def score_distributions(
+    rows: pd.DataFrame,
+    *,
+    metrics: Sequence[str] = DISTRIBUTIONS,
+    pairs: Sequence[Cell] | None = None,
+) -> Figure:
+    """Draw how each score is spread over the images, a panel a metric, a violin a cell.
+
+    Lines inside the violins are quartiles; outlines end at the data's ends.
+
+    Raises:
+        UserError: if the rows hold none of the metrics.
+    """
+    good = scored(rows)
+    names = [
+        n for n in metrics if METRICS[n].column in good and good[METRICS[n].column].notna().any()
+    ]
+    if not names:
+        raise UserError(f"the rows hold none of {', '.join(metrics)}: nothing to draw")
+    pairs = primary_cells(good) if pairs is None else list(pairs)
+    titles, colors = _titles_and_colors(pairs)
+    places = layout(good, pairs)
+    columns = min(2, len(names))
+    lines = -(-len(names) // columns)
+    with style.paper():
+        height = lines * (0.45 + 0.24 * len(pairs)) + 0.1
+        figure, axes = style.new_axes(height=height, columns=columns, rows=lines, sharey=True)
+        for panel, name in zip(axes, names, strict=False):
+            values = pd.DataFrame(places.matrix(good[METRICS[name].column]), columns=titles)
+            long = values.melt(var_name="cell", value_name="score").dropna()
+            sns.violinplot(
+                long, x="score", y="cell", hue="cell", order=titles, hue_order=titles,
+                palette=colors, cut=0, inner="quart", linewidth=0.6, density_norm="width",
+                saturation=1, legend=False, ax=panel,
+            )  # fmt: skip
+            panel.set(xlabel=METRICS[name].label, ylabel="", xlim=(-0.02, 1.02))
+        for panel in axes[len(names) :]:
+            panel.set_visible(False)
+    return figure
+
+
+def _titles_and_colors(pairs: Sequence[Cell]) -> tuple[list[str], list[str]]:
+    one_layer = len({layer for _, layer in pairs if layer != "input"}) <= 1
+    titles = [style.cell_title(pair, one_layer=one_layer) for pair in pairs]
+    keys = [
+        pair[0] if pair[1] == "input" else title for pair, title in zip(pairs, titles, strict=True)
+    ]
+    return titles, [style.color(keys, key) for key in keys]
+
+
+def faithfulness_curves(
+    rows: pd.DataFrame,
+    *,
+    pairs: Sequence[Cell] | None = None,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Figure:
+    """Draw the mean deletion and insertion curves with bootstrap bands.
+
+    Raises:
+        UserError: if the run stored no curves.
+    """
+    good = scored(rows)
+    if not measured(good, "deletion_curve"):
+        raise UserError("the rows hold no deletion curves: run with faithfulness.enabled=true")
+    pairs = primary_cells(good) if pairs is None else list(pairs)
+    titles, colors = _titles_and_colors(pairs)
+    with style.paper():
+        figure, axes = style.new_axes(height=2.1, columns=2, sharey=True)
+        for panel, name in zip(axes, ("deletion", "insertion"), strict=True):
+            for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
+                curves = _curves(good, pair, f"{name}_curve")
+                if not len(curves):
+                    continue
+                counts = intervals.resample_counts(len(curves), resamples=500, seed=seed)
+                samples = intervals.bootstrap_means(curves, counts)
+                low, high = intervals.percentile_interval(samples, confidence=confidence)
+                changed = np.linspace(0, 100, curves.shape[1])
+                panel.fill_between(changed, low, high, color=colors[number], alpha=0.2, lw=0)
+                panel.plot(
+                    changed, curves.mean(axis=0), color=colors[number],
+                    ls=style.dash(number), label=title,
+                )  # fmt: skip
+            metric = METRICS[f"{name}_auc"]
+            verb = "removed" if name == "deletion" else "restored"
+            panel.set(xlabel=f"pixels {verb} (%)", title=metric.label.replace(" AUC", ""))
+            panel.set(xlim=(0, 100), ylim=(0, None))
+        axes[0].set_ylabel("predicted class probability")
+        style.legend_below(axes[0])
+    return figure
+
+
+def _curves(rows: pd.DataFrame, pair: Cell, column: str) -> np.ndarray:
+    """Return the defined curves of a cell, (n, points); n may be 0."""
+    cell = cell_rows(rows, pair)
+    curves = [np.asarray(curve, dtype=float) for curve in cell[column] if curve is not None]
+    defined = [curve for curve in curves if curve.ndim and np.isfinite(curve).all()]
+    return np.stack(defined) if defined else np.zeros((0, 1))
+
+
+def accuracy_vs_iou(
+    rows: pd.DataFrame, *, pairs: Sequence[Cell] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the share of boxes that are right against the IoU asked for; 0.5 is marked."""
+    good = scored(rows)
+    pairs = primary_cells(good) if pairs is None else list(pairs)
+    titles, colors = _titles_and_colors(pairs)
+    values = layout(good, pairs).matrix(good["box_iou"])
+    needed = np.linspace(0, 1, 201)
+    with style.paper():
+        ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
+        ax.axvline(0.5, color="black", lw=0.6, ls=":")
+        for number, title in enumerate(titles):
+            kept = values[~np.isnan(values[:, number]), number]
+            if not len(kept):
+                continue
+            share = 100 * (kept[:, None] >= needed).mean(axis=0)
+            ax.plot(needed, share, color=colors[number], ls=style.dash(number), label=title)
+        ax.set(xlabel="IoU asked for", ylabel="boxes right (%)", xlim=(0, 1), ylim=(0, 100))
+        style.legend_below(ax)
+    return ax
+
+
+def accuracy_vs_threshold(
+    rows: pd.DataFrame,
+    *,
+    protocol: str = "wsol_v1",
+    iou_levels: Sequence[float] = (0.5,),
+    interval: float = 0.001,
+    pairs: Sequence[Cell] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the share of boxes that are right against the threshold, the best (oracle) marked.
+
+    Args:
+        rows: with the columns `iou_hits@protocol` and `max_level@protocol`.
+        protocol: an oracle-threshold protocol of the run.
+        iou_levels: its IoU levels, in the order of the stored bits; one cell is drawn at all of
+            them, several cells at the level nearest 0.5.
+        interval: step of the thresholds.
+        pairs: the cells.
+        ax: where to draw.
+    """
+    good = scored(rows)
+    if f"iou_hits@{protocol}" not in good:
+        raise UserError(f"the rows hold no threshold sweep: run with protocol {protocol!r} as well")
+    pairs = primary_cells(good) if pairs is None else list(pairs)
+    titles, colors = _titles_and_colors(pairs)
+    bit = int(np.argmin(np.abs(np.asarray(iou_levels) - 0.5)))
+    thresholds = np.arange(0, 1, interval)
+    with style.paper():
+        ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
+        for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
+            cell = cell_rows(good, pair)
+            cell = cell[cell[f"iou_hits@{protocol}"].notna()]
+            if cell.empty:
+                continue
+            masks, top = level_masks(cell, protocol)
+            hits = max_box_acc.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
+            share = 100 * hits.mean(axis=0)
+            best = int(share.argmax())
+            ax.plot(thresholds, share, color=colors[number], ls=style.dash(number), label=title)
+            ax.plot(thresholds[best], share[best], "o", color=colors[number])
+        ax.set(xlabel="threshold (share of the maximum)", xlim=(0, 1), ylim=(0, 100))
+        ax.set_ylabel(f"boxes right at IoU {iou_levels[bit]:g} (%)")
+        style.legend_below(ax, title="dot: best threshold (oracle)")
+    return ax

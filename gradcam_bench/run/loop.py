@@ -1,0 +1,182 @@
+"""The only loop: images to maps to rows, part by part."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from gradcam_bench.cam.gradcam import GradCAM
+from gradcam_bench.config import bind
+from gradcam_bench.data.example import Dataset
+from gradcam_bench.data.geometry import Geometry
+from gradcam_bench.errors import UserError
+from gradcam_bench.localization import split_thresholds
+from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.models.folding import prepare
+from gradcam_bench.models.model import Model
+from gradcam_bench.names import Row
+from gradcam_bench.run.batch import Evaluation, Scored
+from gradcam_bench.run.batches import batches
+from gradcam_bench.run.provenance import build_provenance
+from gradcam_bench.run.setup import (
+    PRECISIONS,
+    bind_dataset,
+    check_classes,
+    check_config,
+    choose_device,
+    choose_layers,
+    make_perturber,
+)
+from gradcam_bench.run.workers import processes
+from gradcam_bench.store.parts import Store
+
+
+def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
+    """Compute the missing parts of a run and store them.
+
+    Args:
+        config: of the schema `config.Config`.
+        output_dir: where parts and run.json go.
+        command: for the record.
+
+    Returns:
+        Whether every part of the run (all shards) now exists.
+
+    Raises:
+        UserError: anything in the config that cannot be run; too many broken examples. Parts
+            that were finished stay.
+    """
+    check_config(config)
+    # Everything is bound to its signature before anything is built.
+    build_model = bind(config.model, "model")
+    build_dataset = bind_dataset(config.dataset)
+    build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
+    protocols: list[Protocol] = [build() for build in build_protocols]
+    dataset = build_dataset()
+    device = choose_device(config.device)
+    model: Model = build_model()
+    check_classes(model, dataset)
+    layers = choose_layers(config.layers, model)
+    autocast = PRECISIONS[config.precision]
+    network = model.network.to(device)
+    provenance = build_provenance(config, model, dataset, layers, device, command)
+    if config.thresholds_from is not None:
+        other = Path(config.thresholds_from)
+        provenance["thresholds"] = split_thresholds.choose(
+            other, provenance, dataset.image_ids, output_dir=output_dir
+        )
+    store = Store(
+        output_dir,
+        provenance,
+        n_images=len(dataset),
+        part_size=config.part_size,
+        overwrite=config.overwrite,
+    )
+    parts = store.missing_parts(config.shard.index, config.shard.count)
+    if parts:
+        faithfulness = make_perturber(config, model, network, device, len(layers), parts, store)
+        size = model.preprocessing.size
+        prepared = prepare(network, torch.zeros(2, 3, size, size, device=device), layers=layers)
+        evaluation = Evaluation(
+            GradCAM(prepared.network, layers, autocast=autocast),
+            model.preprocessing,
+            memory_format=prepared.memory_format,
+            methods=list(config.methods),
+            protocols=protocols,
+            faithfulness=faithfulness,
+            follow_label=config.faithfulness.target == "label",
+            road=config.faithfulness.road,
+            seed=config.seed,
+            device=device,
+        )
+        geometry = Geometry(
+            size=size,
+            mode=config.geometry,
+            resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
+            interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
+        )
+        if faithfulness is not None:
+            store.run["scorer"] = faithfulness.scorer.name
+        workers = config.num_workers
+        if workers is None:
+            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        with processes(workers) as evaluation.pool:
+            _compute(config, evaluation, dataset, geometry, store, parts, workers)
+    store.write_run()
+    return store.complete()
+
+
+def _compute(
+    config: DictConfig,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    geometry: Geometry,
+    store: Store,
+    parts: Sequence[int],
+    workers: int,
+) -> None:
+    """Run the loop over the missing parts; a part is stored when its last image is done."""
+    n, kept = len(dataset), min(config.gallery, len(dataset))
+    gallery_indices = {i * n // kept for i in range(kept)} if kept else set()
+    indices = [i for part in parts for i in store.images_of(part)]
+    loader = batches(
+        dataset,
+        geometry,
+        indices,
+        batch_size=config.batch_size,
+        num_workers=workers,
+        pin=evaluation.device.type == "cuda",
+    )
+    rows: dict[int, list[Row]] = {}
+    pictures: dict[int, list[Row]] = {}
+    broken: dict[int, int] = {}
+    first_error = ""
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    started = time.perf_counter()
+    with tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1) as bar:
+        scored = (evaluation(batch, gallery_indices) for batch in loader)
+        for batch in _ahead(scored, workers):
+            for picture in batch.gallery:
+                part = place[picture["image_id"]] // store.part_size
+                pictures.setdefault(part, []).append(picture)
+            for item, item_rows in zip(batch.items, batch.rows(), strict=True):
+                part = item.index // store.part_size
+                rows.setdefault(part, []).extend(item_rows)
+                if item.error is not None:
+                    broken[part] = broken.get(part, 0) + 1
+                    first_error = first_error or item.error
+                if item.index == store.images_of(part)[-1]:
+                    now = time.perf_counter()
+                    store.write_part(
+                        part,
+                        rows.pop(part),
+                        pictures.pop(part, []),
+                        errors=broken.get(part, 0),
+                        seconds=now - started,
+                    )
+                    started = now
+            bar.update(len(batch.items))
+            total = sum(broken.values())
+            if total > config.max_errors * n:
+                raise UserError(
+                    f"{total} of {n} examples are broken, more than max_errors="
+                    f"{config.max_errors:g} tolerates. The first: {first_error} "
+                    "Finished parts are kept; mend the files or raise max_errors, then run again."
+                )
+
+
+def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
+    """Yield batches in order, each after `count` more were begun."""
+    waiting: deque[Scored] = deque()
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting

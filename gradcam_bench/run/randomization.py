@@ -1,0 +1,196 @@
+"""Does a map depend on what the network learned? Parameter randomisation.
+
+References:
+    Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 4: weights are
+    re-initialised from the output towards the input ("cascading") or one layer at a time
+    ("independent"), and the maps compared with the original's by Spearman's rank correlation and
+    by SSIM. Departures: batch norms keep their parameters, and maps are compared after the ReLU,
+    which is what Grad-CAM shows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from gradcam_bench.cam.controls import center_map, random_map
+from gradcam_bench.cam.gradcam import GradCAM
+from gradcam_bench.cam.methods import grad_cam
+from gradcam_bench.cam.upsampling import normalize_by_max, upsample
+from gradcam_bench.data.example import Dataset
+from gradcam_bench.data.geometry import Geometry
+from gradcam_bench.errors import UserError
+from gradcam_bench.faithfulness.curves import Perturber, area_under_curve
+from gradcam_bench.localization.boxes import localize
+from gradcam_bench.localization.energy import energy_in_region
+from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.models.model import Model
+from gradcam_bench.run.batches import Item, batches
+
+MODES = ("cascading", "independent")
+
+
+def weight_layers(network: nn.Module) -> list[str]:
+    """Return the convolutions and linear layers, from the output towards the input.
+
+    The order is that of registration, which the networks here share with their forward pass.
+    """
+    weighted = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    return weighted[::-1]
+
+
+def randomized(network: nn.Module, names: Sequence[str], *, seed: int) -> nn.Module:
+    """Return a copy of the network whose named layers are initialised anew.
+
+    The global random generator is left alone; each layer's draw depends on (seed, name) only.
+    """
+    own = copy.deepcopy(network)
+    for name in names:
+        module = own.get_submodule(name)
+        number = int.from_bytes(name.encode(), "little") % (2**31)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed * 1_000_003 + number)
+            module.reset_parameters()  # type: ignore[operator]
+    return own
+
+
+def variants(network: nn.Module, *, mode: str, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yield ("original", network), then a randomised copy per layer, named by the layer.
+
+    Args:
+        network: eval mode.
+        mode: "cascading" (a layer and all behind it) or "independent" (that layer alone).
+        seed: of the new weights.
+
+    Raises:
+        UserError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode expects one of {', '.join(MODES)}, got {mode!r}.")
+    yield "original", network
+    names = weight_layers(network)
+    for i, name in enumerate(names):
+        chosen = names[: i + 1] if mode == "cascading" else [name]
+        yield name, randomized(network, chosen, seed=seed)
+
+
+def similarity(maps: np.ndarray, original: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compare heatmaps (N, H, W) in [0, 1] image by image.
+
+    Returns:
+        Spearman's rank correlation and SSIM (7 x 7 window, range 1), (N,) each. The correlation
+        with a flat map is undefined: NaN.
+    """
+    ranks, structures = [], []
+    for a, b in zip(maps, original, strict=True):
+        flat = a.max() == a.min() or b.max() == b.min()
+        ranks.append(np.nan if flat else stats.spearmanr(a.ravel(), b.ravel()).statistic)
+        structures.append(structural_similarity(a, b, data_range=1.0))
+    return np.array(ranks), np.array(structures)
+
+
+def randomization_check(
+    model: Model,
+    dataset: Dataset,
+    protocol: Protocol,
+    *,
+    measure: Perturber,
+    mode: str = "cascading",
+    seed: int = 0,
+    batch_size: int = 50,
+) -> pd.DataFrame:
+    """Randomise a network layer by layer and follow its Grad-CAM maps at the default layer.
+
+    Args:
+        model: the trained network.
+        dataset: whose labels are the classes asked for.
+        protocol: of the boxes; its foreground comes from the map after ReLU.
+        measure: insertion, scored by the trained network: do the randomised maps still show it
+            what it needs?
+        mode: "cascading" or "independent".
+        seed: of the new weights and of the random control.
+        batch_size: images at a time.
+
+    Returns:
+        One row per step and image: step (0 is the original), layer, image_id, spearman, ssim,
+        box_iou, energy_in_box, insertion_auc. The controls stand in rows of step -1.
+    """
+    size = model.preprocessing.size
+    geometry = Geometry(size=size, interpolation=model.preprocessing.interpolation)  # type: ignore[arg-type]
+    loader = batches(
+        dataset,
+        geometry,
+        range(len(dataset)),
+        batch_size=batch_size,
+        num_workers=0,
+        pin=False,
+    )
+    steps = list(variants(model.network, mode=mode, seed=seed))
+    rows: list[dict[str, object]] = []
+    for batch in loader:
+        items = batch.good
+        x = model.preprocessing.normalize(batch.images)
+        labels = torch.tensor([item.label for item in items])
+        original: Tensor | None = None
+        named = [("random", random_map([item.image_id for item in items], seed))]
+        named += [("center", center_map(len(items), (size, size)))]
+        for control, raw in named:
+            heat = normalize_by_max(upsample(raw, (size, size)))
+            rows += _rows(-1, control, heat, None, items, x, labels, protocol, measure)
+        for number, (name, network) in enumerate(steps):
+            cam = GradCAM(network, model.default_layer)
+            cam.forward(x)
+            cam.backward(labels)
+            raw = grad_cam(cam.activations[0], cam.gradients[0]).relu()
+            heat = normalize_by_max(upsample(raw, (size, size)))
+            original = heat if original is None else original
+            rows += _rows(number, name, heat, original, items, x, labels, protocol, measure)
+    return pd.DataFrame(rows)
+
+
+def _rows(
+    step: int,
+    layer: str,
+    heat: Tensor,
+    original: Tensor | None,
+    items: Sequence[Item],
+    x: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    measure: Perturber,
+) -> list[dict[str, object]]:
+    ids = [item.image_id for item in items]
+    curves = measure.curves(x, heat[:, None], labels, ids)
+    insertion = area_under_curve(curves.insertion)[:, 0].tolist()
+    maps = heat.numpy()
+    nothing = np.full(len(items), np.nan)
+    ranks, structures = (
+        (nothing, nothing) if original is None else similarity(maps, original.numpy())
+    )
+    rows = []
+    for i, item in enumerate(items):
+        assert item.boxes is not None
+        rows.append(
+            {
+                "step": step,
+                "layer": layer,
+                "image_id": item.image_id,
+                "spearman": ranks[i],
+                "ssim": structures[i],
+                "box_iou": localize(maps[i], item.boxes, protocol).box_iou,
+                "energy_in_box": energy_in_region(maps[i], item.boxes),
+                "insertion_auc": insertion[i],
+            }
+        )
+    return rows

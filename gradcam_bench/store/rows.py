@@ -1,0 +1,102 @@
+"""Rows as matrices: images down, (method, layer) cells across."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.names import CONTROLS, Cell, cell_name
+
+
+def cells(rows: pd.DataFrame) -> list[Cell]:
+    """Return the (method, layer) pairs in order of appearance, controls last."""
+    pairs = list(rows[["method", "layer"]].drop_duplicates().itertuples(index=False, name=None))
+    return sorted(pairs, key=lambda pair: pair[0] in CONTROLS)
+
+
+def scored(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the images that could be scored."""
+    return rows[rows["error"].isna()] if "error" in rows else rows
+
+
+def measured(rows: pd.DataFrame, column: str) -> bool:
+    """Return whether the rows hold a column with anything in it."""
+    return column in rows and bool(rows[column].notna().any())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each row belongs in a matrix of images and cells.
+
+    Attributes:
+        pairs: the cells, one a column.
+        images: the image ids, one a line, in order of appearance.
+        kept: (rows,) bool, rows whose cell is wanted.
+        flat: (kept rows,) position in the flattened matrix.
+    """
+
+    pairs: list[Cell]
+    images: pd.Index
+    kept: np.ndarray
+    flat: np.ndarray
+
+    def matrix(self, values: pd.Series) -> np.ndarray:
+        """Return a column of the same rows as (images, cells) float, NaN where there is no row."""
+        filled = np.full(len(self.images) * len(self.pairs), np.nan)
+        filled[self.flat] = values.to_numpy(dtype=float)[self.kept]
+        return filled.reshape(len(self.images), len(self.pairs))
+
+    def per_image(self, values: pd.Series) -> np.ndarray:
+        """Return one value per image of a column that does not depend on the cell."""
+        present = values.to_numpy()[self.kept]
+        filled = np.empty(len(self.images), dtype=present.dtype)
+        filled[self.flat // len(self.pairs)] = present
+        return filled
+
+
+def layout(rows: pd.DataFrame, pairs: Sequence[Cell] | None = None) -> Layout:
+    """Return where each row belongs; cells as in `pairs`, by default all.
+
+    Raises:
+        UserError: if an image occurs twice in a cell.
+    """
+    pairs = cells(rows) if pairs is None else list(pairs)
+    methods, method_names = pd.factorize(rows["method"])
+    layers, layer_names = pd.factorize(rows["layer"])
+    place = np.full((len(method_names), len(layer_names)), -1)
+    for column, (method, layer) in enumerate(pairs):
+        if method in method_names and layer in layer_names:
+            place[method_names.get_loc(method), layer_names.get_loc(layer)] = column
+    columns = place[methods, layers]
+    kept = columns >= 0
+    codes, images = pd.factorize(rows["image_id"][kept])
+    flat = codes * len(pairs) + columns[kept]
+    often = np.bincount(flat, minlength=1)
+    if often.max() > 1:
+        line, column = divmod(int(often.argmax()), len(pairs))
+        raise UserError(
+            f"image {images[line]!r} has {often.max()} rows for {cell_name(pairs[column])}, "
+            "expected one: pass the rows of one run, each part once"
+        )
+    return Layout(pairs, pd.Index(images), kept, flat)
+
+
+def cell_rows(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """Return the rows of one method at one layer."""
+    return rows[(rows["method"] == cell[0]) & (rows["layer"] == cell[1])]
+
+
+def level_masks(rows: pd.DataFrame, protocol: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a threshold sweep as stored: masks (n, 256) uint8 and largest levels (n,) int.
+
+    Bit k of a mask says that the box at that 8-bit level reaches the protocol's k-th IoU level.
+    """
+    masks = [
+        np.frombuffer(mask, np.uint8) if isinstance(mask, bytes) else np.asarray(mask, np.uint8)
+        for mask in rows[f"iou_hits@{protocol}"]
+    ]
+    return np.stack(masks), rows[f"max_level@{protocol}"].to_numpy(dtype=int)
