@@ -29,6 +29,7 @@ def build_provenance(
     device: torch.device,
     command: str,
 ) -> dict[str, Any]:
+    """Return the content of run.json: what decides the numbers, and where they are computed."""
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     decides = identity(resolved)  # type: ignore[arg-type]

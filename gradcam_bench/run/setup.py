@@ -42,6 +42,7 @@ def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
 
 
 def check_config(config: DictConfig) -> None:
+    """Raise a UserError for the first value of a config that is out of its range."""
     check_methods(list(config.methods))
     if not config.protocols:
         raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
@@ -77,6 +78,11 @@ def check_config(config: DictConfig) -> None:
 
 
 def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: the device cannot be used here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -89,6 +95,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_layers(asked: Any, model: Model) -> list[str]:
+    """Return the module paths that `layers=` asks for: "default", "all", a path or a list.
+
+    Raises:
+        UserError: an empty list, or a path that stands in it twice.
+    """
     if asked == "default":
         return [model.default_layer]
     if asked == "all":
@@ -104,6 +115,7 @@ def choose_layers(asked: Any, model: Model) -> list[str]:
 
 
 def check_classes(model: Model, dataset: Dataset) -> None:
+    """Raise a UserError where the network and the data set have different numbers of classes."""
     size = model.preprocessing.size
     with torch.inference_mode():
         classes = model.network(torch.zeros(1, 3, size, size)).shape[-1]
@@ -123,6 +135,7 @@ def make_perturber(
     parts: Sequence[int],
     store: Store,
 ) -> Perturber | None:
+    """Return what scores deletion, insertion and their kin, or None where they are off."""
     choices = config.faithfulness
     if not choices.enabled:
         return None

@@ -1,11 +1,10 @@
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from repository import ROOT, SHARED, load_script
 from stored import make_rows, run_json
 
 from gradcam_bench.analysis import published
@@ -13,17 +12,7 @@ from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 
-
-def load_script(name):
-    path = Path(__file__).parents[2] / "scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
-    return module
-
-
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "published_results.csv"
+PUBLISHED = SHARED / "published_results.csv"
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +66,9 @@ def test_table_1_of_grad_cam_is_what_was_read():
     assert again.loc["googlenet", order].tolist() == [32.46, 11.82, 56.89, 45.44]
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/published_results.csv")
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs ../shared/published_results.csv")
 def test_every_number_is_in_the_collection_it_was_slimmed_from():
-    values = set(pd.read_csv(SHARED)["value"].round(4))
+    values = set(pd.read_csv(PUBLISHED)["value"].round(4))
     for row in published.published().itertuples():
         # errors were printed as accuracies, shares as percent, percent as fractions
         forms = {row.value, 100 - row.value, 100 * row.value, row.value / 100}
@@ -255,7 +244,7 @@ def test_what_stored_runs_cannot_do_is_said(tmp_path):
 
 
 def test_reproduce_paper_without_a_known_suite_names_them_and_exits_with_2():
-    script = Path(__file__).parents[2] / "scripts" / "reproduce_paper.py"
+    script = ROOT / "scripts" / "reproduce_paper.py"
     done = subprocess.run(
         [sys.executable, script, "x"], capture_output=True, text=True, check=False
     )

@@ -8,7 +8,6 @@ import csv
 import math
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from repository import ROOT
 
 from gradcam_bench.cam.controls import RANDOM_GRID, center_map, random_map
 from gradcam_bench.cam.upsampling import upsample
@@ -25,7 +25,6 @@ from gradcam_bench.localization.pointing import pointing_hit
 from gradcam_bench.localization.threshold_sweep import sweep
 from gradcam_bench.run.heatmaps import heatmaps
 
-ROOT = Path(__file__).parents[2]
 PACKAGED = ROOT / "gradcam_bench" / "data" / "imagenette_boxes.csv"
 PHOTOGRAPHS = ROOT / ".." / "shared" / "data" / "ilsvrc_val_500" / "LOC_val_solution.csv"
 STORED = ROOT / "results" / "imagenet" / "efficientnet_lite0" / "summary.csv"

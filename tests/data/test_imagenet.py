@@ -1,17 +1,17 @@
 import csv
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from repository import SHARED
 
 from gradcam_bench.data.annotations import imagenet_classes, imagenet_index
 from gradcam_bench.data.imagenet import ImageNet
 from gradcam_bench.errors import ExampleError, UserError
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "ilsvrc_val_500"
+REAL = SHARED / "data" / "ilsvrc_val_500"
 TENCH, GOLDFISH, CRANE, CHURCH = "n01440764", "n01443537", "n03126707", "n03028079"
 # (wnid, width, height, boxes): the order of the ids is not that of the classes
 IMAGES = {

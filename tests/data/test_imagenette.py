@@ -1,16 +1,15 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT, SHARED
 
 from gradcam_bench.data.annotations import imagenet_index, read_box_table
 from gradcam_bench.data.imagenet import ImageNet
 from gradcam_bench.data.imagenette import Imagenette
 from gradcam_bench.errors import ExampleError, UserError
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data"
-PACKAGED = Path(__file__).parents[2] / "gradcam_bench" / "data" / "imagenette_boxes.csv"
+REAL = SHARED / "data"
+PACKAGED = ROOT / "gradcam_bench" / "data" / "imagenette_boxes.csv"
 # two images of the packaged file, one of them in Imagenette's train folder
 FISH, PLAYER = "ILSVRC2012_val_00000293", "ILSVRC2012_val_00000537"
 HEADER = "image_id,wnid,width,height,xmin,ymin,xmax,ymax\n"

@@ -1,13 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from repository import SHARED
 
 from gradcam_bench.data.tiny_imagenet import TinyImageNet
 from gradcam_bench.errors import ExampleError, UserError
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "tiny-imagenet-200"
+REAL = SHARED / "data" / "tiny-imagenet-200"
 ROWS = "val_0.JPEG\tn03126707\t0\t32\t44\t62\nval_1.JPEG\tn01443537\t5\t7\t5\t63\n"
 
 

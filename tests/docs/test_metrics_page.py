@@ -2,17 +2,15 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
-from test_readme import script
+from repository import ROOT, load_script
 
 from gradcam_bench.analysis.metrics import METRICS
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 PARTS = ("- **Formula.** ", "- **Agreement.** ", "- **Traps.** ")
-TEST = re.compile(r"(test_\w+\.py)::(test_\w+)")
+TEST = re.compile(r"((?:\w+/)*test_\w+\.py)::(test_\w+)")
 
 
 def sections():
@@ -23,7 +21,7 @@ def sections():
 
 
 def test_every_block_of_the_page_is_made_from_code_conf_and_results():
-    assert script("update_readme").updated(PAGE) == PAGE, "run python scripts/update_readme.py"
+    assert load_script("update_readme").updated(PAGE) == PAGE, "run python scripts/update_readme.py"
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -61,7 +59,7 @@ def test_every_test_that_the_page_names_exists():
         functions = {node.name for node in ast.parse(path.read_text()).body
                      if isinstance(node, ast.FunctionDef)}  # fmt: skip
         assert name in functions, f"{file}::{name} is no test; correct docs/metrics.md"
-    for file in set(re.findall(r"test_\w+\.py", PAGE)):
+    for file in set(re.findall(r"(?:\w+/)*test_\w+\.py", PAGE)):
         assert (ROOT / "tests" / file).is_file(), file
 
 

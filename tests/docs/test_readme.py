@@ -1,27 +1,18 @@
 """What the README and results/ say comes from stored runs."""
 
-import importlib.util
 import json
 import re
 import subprocess
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from repository import ROOT, load_script
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_table_of_the_readme_is_made_from_results():
-    assert script("update_readme").updated(README) == README
+    assert load_script("update_readme").updated(README) == README
 
 
 def test_every_picture_and_folder_the_readme_names_exists():
@@ -34,7 +25,7 @@ def test_every_picture_and_folder_the_readme_names_exists():
 
 
 def test_results_readme_says_of_every_kept_folder_what_its_files_hold():
-    lister = script("list_results")
+    lister = load_script("list_results")
     text = (ROOT / "results" / "README.md").read_text()
     named = re.findall(r"^\| \[([^]]+)\]", text, re.M)
     assert text == lister.listed([ROOT / "results" / name for name in named])

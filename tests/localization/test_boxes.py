@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from protocols import GRADCAM2017
 from scipy import ndimage
 from torchvision.ops import box_iou
 
@@ -24,27 +25,8 @@ from gradcam_bench.localization.boxes import (
 )
 from gradcam_bench.localization.energy import energy_in_region, mask_iou
 from gradcam_bench.localization.pointing import pointing_hit
-from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.localization.pxap import pixel_average_precision, score_histogram
 
-GRADCAM2017 = Protocol(
-    name="gradcam2017",
-    source="test",
-    relu="before",
-    upsampling="bilinear",
-    normalization="max",
-    quantize=False,
-    threshold_rule="fixed",
-    threshold=0.15,
-    comparison=">=",
-    component="largest",
-    finder="labels",
-    connectivity=8,
-    box="half_open",
-    iou="half_open",
-    ground_truth="float",
-    iou_levels=(0.5,),
-)
 NO_BOXES = np.zeros((0, 4))
 corner = st.integers(-20, 20)
 

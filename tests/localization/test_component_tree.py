@@ -5,8 +5,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from cv2_reference import cv2_boxes, cv2_contours, inclusive_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protocols import V1, V2
 from scipy import ndimage
 
 from gradcam_bench.errors import UserError
@@ -15,28 +17,8 @@ from gradcam_bench.localization.boxes import foreground, localize, quantized
 from gradcam_bench.localization.component_tree import components, holes
 from gradcam_bench.localization.components import component_boxes, twice_polygon_area
 from gradcam_bench.localization.max_box_acc import hit_bits, threshold_levels
-from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.localization.threshold_sweep import sweep
 
-V1 = Protocol(
-    name="wsol_v1",
-    source="test",
-    relu="none",
-    upsampling="bicubic",
-    normalization="minmax",
-    quantize=True,
-    threshold_rule="oracle",
-    interval=0.001,
-    comparison=">",
-    component="largest",
-    finder="contours",
-    connectivity=8,
-    box="cv2",
-    iou="inclusive",
-    ground_truth="truncated",
-    iou_levels=(0.5,),
-)
-V2 = replace(V1, name="wsol_v2", component="all", iou_levels=(0.3, 0.5, 0.7))
 ALL_CHOICES = [
     replace(
         V1,
@@ -112,28 +94,6 @@ def random_boxes(shape, seed):
     start = rng.random((2, 2)) * [width, height]
     extent = 1 + rng.random((2, 2)) * [width, height]
     return np.concatenate([start, np.minimum(start + extent, [width + 1, height + 1])], 1)
-
-
-def cv2_contours(mask):
-    image = mask.astype(np.uint8) * 255
-    return cv2.findContours(image, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-
-
-def cv2_boxes(contours, shape):
-    height, width = shape
-    boxes = []
-    for contour in contours:
-        x, y, w, h = cv2.boundingRect(contour)
-        boxes.append([x, y, min(x + w, width - 1), min(y + h, height - 1)])
-    return np.array(boxes, np.int64).reshape(-1, 4)
-
-
-def inclusive_iou(boxes, truth):
-    a, b = boxes[:, None, :], np.trunc(truth)[None]
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    both = np.maximum(high - low + 1, 0).prod(-1)
-    area_a, area_b = ((box[..., 2:] - box[..., :2] + 1).prod(-1) for box in (a, b))
-    return (both / (area_a + area_b - both)).max()
 
 
 def reference(heatmap, truth):

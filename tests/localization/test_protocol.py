@@ -2,17 +2,17 @@
 
 import dataclasses
 import inspect
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from repository import ROOT
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.protocol import CHOICES, Protocol
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = ROOT / "conf"
 NAMES = sorted(path.stem for path in (CONF / "protocol").glob("*.yaml"))
 VALID = {
     "name": "toy",

@@ -1,12 +1,12 @@
 """MaxBoxAcc of maps that networks make: every box at every distinct threshold against cv2."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from test_component_tree import V1, V2, cv2_boxes, cv2_contours, inclusive_iou
+from cv2_reference import cv2_boxes, cv2_contours, inclusive_iou
+from protocols import V1, V2
+from repository import SHARED
 
 from gradcam_bench import GradCAM
 from gradcam_bench.cam.methods import grad_cam
@@ -18,7 +18,7 @@ from gradcam_bench.models.efficientnet_lite import efficientnet_lite
 from gradcam_bench.models.zoo import zoo_model
 from gradcam_bench.run.heatmaps import heatmaps
 
-PHOTOGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "data" / "ilsvrc_val_500"
+PHOTOGRAPHS = SHARED / "data" / "ilsvrc_val_500"
 
 
 def real_maps(model, layers, dataset, indices):

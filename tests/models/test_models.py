@@ -1,9 +1,9 @@
-from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 import yaml
+from repository import ROOT
 from torch import nn
 
 from gradcam_bench.errors import UserError
@@ -43,7 +43,7 @@ def test_vgg_candidates_are_its_thirteen_relus():
 
 TORCHVISION = {
     path.stem: yaml.safe_load(path.read_text())
-    for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")
+    for path in (ROOT / "conf" / "model").glob("*.yaml")
     if "torchvision_model" in path.read_text() and path.stem != "torchvision"
 }
 

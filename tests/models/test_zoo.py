@@ -1,16 +1,16 @@
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT
 from safetensors.torch import save_file
 
 from gradcam_bench.data.shapes import Shapes
 from gradcam_bench.errors import UserError
 from gradcam_bench.models import zoo
 
-RESULTS = Path(__file__).parents[2] / "results" / "zoo"
+RESULTS = ROOT / "results" / "zoo"
 SCENES = 300
 
 

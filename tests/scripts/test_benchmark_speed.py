@@ -1,18 +1,16 @@
 """The bookkeeping of scripts/benchmark_speed.py and the peers' results; no test asserts a time."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from repository import ROOT
 from toys import Residual
 
 from gradcam_bench import GradCAM
 from gradcam_bench.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
