@@ -59,7 +59,7 @@ def test_every_test_that_the_page_names_exists():
         functions = {node.name for node in ast.parse(path.read_text()).body
                      if isinstance(node, ast.FunctionDef)}  # fmt: skip
         assert name in functions, f"{file}::{name} is no test; correct docs/metrics.md"
-    for file in set(re.findall(r"(?:\w+/)*test_\w+\.py", PAGE)):
+    for file in set(re.findall(r"(?:tests/)?((?:\w+/)*test_\w+\.py)", PAGE)):
         assert (ROOT / "tests" / file).is_file(), file
 
 

@@ -95,7 +95,8 @@ def test_nothing_of_a_figure_is_cut_off_or_covered():
     for drawn in (
         catalogue.layer_sweep(summary), catalogue.heat_table(joint), catalogue.architectures(joint),
         catalogue.paired_differences(tests), catalogue.cost_vs_quality(costs),
-        catalogue.accuracy_vs_threshold(rows, pairs=deep), catalogue.accuracy_vs_iou(rows, pairs=deep),
+        catalogue.accuracy_vs_threshold(rows, pairs=deep),
+        catalogue.accuracy_vs_iou(rows, pairs=deep),
         catalogue.faithfulness_curves(rows, pairs=deep),
     ):  # fmt: skip
         figure = drawn if isinstance(drawn, Figure) else style.figure_of(drawn)

@@ -13,7 +13,6 @@ from gradcam_bench.analysis.best import ORACLES, best_cell, comparisons, oracle_
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import answers, gallery, write
-from gradcam_bench.store import parts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -36,7 +35,7 @@ READ = []
 
 @pytest.fixture(scope="module")
 def page(directories, tmp_path_factory):
-    read_rows = parts.read_rows
+    read_rows = stored_run.read_rows
 
     def counted(directory):
         READ.append(directory)
@@ -44,7 +43,7 @@ def page(directories, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "read_rows", counted)
+        patch.setattr(stored_run, "read_rows", counted)
         write.main([*map(str, directories), "--output", str(folder)])
     return folder / "report.html"
 
@@ -76,9 +75,7 @@ def test_two_equal_layers_are_told_apart_by_no_number_of_images():
     rows = make_rows()
     same = rows[rows["layer"] == "layer4"]
     rows = pd.concat([same, same.assign(layer="copy"), rows[rows["layer"] == "input"]])
-    run = stored_run.Run(
-        "m", None, rows, {"config": {}}, stored_run.tables.summarize(rows), pd.DataFrame()
-    )
+    run = stored_run.Run("m", None, rows, {"config": {}}, summarize(rows), pd.DataFrame())
     lead = answers.answers([run])[1]
     assert lead.short == "0.0 points, not certain"
     assert "p = 1 " in lead.text
