@@ -120,7 +120,7 @@ def test_a_misspelt_key_in_an_experiment_file_is_refused(tmp_path):
 
 def test_the_overlay_function_survives_any_import_order():
     code = (
-        "from gradcam_bench import overlay; import gradcam_bench.overlays;"
+        "from gradcam_bench import overlay; import gradcam_bench.report.figures.overlay;"
         "from gradcam_bench import overlay as again, GradCAM;"
         "assert callable(overlay) and again is overlay"
     )
