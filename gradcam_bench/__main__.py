@@ -35,6 +35,7 @@ def _hydra() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from gradcam_bench import multirun
     from gradcam_bench.config import config_dir, register, short_message
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to us: we print them short
@@ -44,37 +45,61 @@ def _hydra() -> None:
         entry(_benchmark)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(short_message(error)) from error
+    if multirun.FAILED:
+        _exit(f"{len(multirun.FAILED)} jobs failed.\n" + "\n".join(multirun.FAILED), 1)
 
 
-def _benchmark(config: DictConfig) -> str:
-    """Run one config: compute what is missing, then tables, figures, report; return the folder."""
+def _benchmark(config: DictConfig) -> str | None:
+    """Run one config and report it; return the folder of a complete run, else None.
+
+    The jobs of a multirun are reported together when the last one has ended (multirun.py), and a
+    job that a user's mistake ends does not end the others.
+    """
     import shlex
 
+    from gradcam_bench import multirun
     from gradcam_bench.report import write
     from gradcam_bench.run import loop
 
     directory = _output_dir(config)
     command = shlex.join(["gradcam-bench", *sys.argv[1:]])
-    if loop.run(config, directory, command=command):
-        print(write.finish(directory))
-    else:
+    try:
+        complete = loop.run(config, directory, command=command)
+    except UserError as error:
+        if not _is_multirun():
+            raise
+        multirun.FAILED.append(f"{directory}: {error}")
+        return None
+    if not complete:
         print(
             "This shard is done. When the others are too, any of them run again "
             f"writes the summary into {directory}."
         )
+        return None
+    if not config.report:
+        print(f"The rows are in {directory}; gradcam-bench report {directory} reports them.")
+    elif not _is_multirun():
+        print("Writing summary, figures and report ...", file=sys.stderr)
+        print(write.finish(directory))
     return str(directory)
+
+
+def _is_multirun() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _output_dir(config: DictConfig) -> Path:
     """Return output_dir, by default results/<dataset>/<model>/<further overrides of a sweep>."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from gradcam_bench.api import default_output_dir
 
     hydra_config = HydraConfig.get()
     swept = ""
-    if hydra_config.mode == RunMode.MULTIRUN:
+    if _is_multirun():
         swept = str(hydra_config.job.override_dirname).replace("/", "_")
     if config.output_dir is not None:
         return Path(config.output_dir)

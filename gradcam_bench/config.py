@@ -61,6 +61,7 @@ class Config:
     shard: Shard = field(default_factory=Shard)
     max_errors: float = 0.01
     overwrite: bool = False
+    report: bool = True  # write summary.csv, figures/ and report.html; false: the rows alone
     gallery: int = 200  # images kept for the gallery, evenly spaced
     output_dir: str | None = None  # None: results/<dataset>/<model>
 

@@ -100,6 +100,25 @@ def test_a_sweep_joins_its_runs(tmp_path):
     assert (tmp_path / again.stdout.strip()).is_file()
 
 
+def test_a_job_that_fails_leaves_the_others_and_their_joint_report(tmp_path):
+    done = cli(
+        "-m", "model=tiny_vgg,tiny_resnet,tiny_inception", "layers=[layer4]", "dataset.length=4",
+        "faithfulness.enabled=false", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "2 jobs failed" in done.stderr
+    assert "tiny_vgg" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.parent.name for p in tmp_path.rglob("summary.csv")] != []
+
+
+def test_without_a_report_a_run_writes_rows_alone_and_says_how_to_report_them(tmp_path):
+    done = cli(*QUICK, "report=false", "output_dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores", "gallery", "run.json"}
+    assert "gradcam-bench report out" in done.stdout
+
+
 def test_report_without_a_folder_shows_its_usage(tmp_path):
     done = cli("report", cwd=tmp_path)
     assert done.returncode == 2

@@ -35,7 +35,7 @@ ALLOWED = {
     "report": {"analysis", "store"},
     "multirun": {"report"},
     "api": {"analysis", "config", "run"},
-    "__main__": {"analysis", "api", "config", "report", "run", "store"},
+    "__main__": {"api", "config", "multirun", "report", "run"},
     "__init__": {"cam", "report"},  # on first use
 }
 TEST_ONLY = {"captum", "pytorch_grad_cam", "torchcam", "cv2", "quantus", "pytest", "hypothesis"}
