@@ -7,7 +7,7 @@ A block between `<!-- begin KIND NAME -->` and `<!-- end -->` is made anew. From
 several runs, `zoo` the test accuracy of the embedded networks, `command` how it was made,
 `controls` what both controls score, `speed` what benchmark_speed.py measured. From the code:
 `metric` describes the metric NAME, `overview` lists all metrics, `protocols` the knobs of all
-files in conf/protocol, `knobs` what each means.
+files in conf/protocol, `knobs` what each means. From docs/interval_coverage.csv: `coverage`.
 """
 
 from __future__ import annotations
@@ -147,10 +147,18 @@ def metric(name: str) -> str:
 INTERVALS = {
     "proportion": "Clopper-Pearson interval of a share",
     "mean": "percentile bootstrap of a mean",
-    "class_mean": "percentile bootstrap of the mean of class means",
+    "class_mean": "Wilson interval from the variance of the mean of class means",
     "oracle": "basic bootstrap, threshold chosen again in each resample",
     "pooled": "percentile bootstrap over images of what their pixels give together",
 }
+
+
+def coverage(_: str) -> str:
+    """Return what scripts/interval_coverage.py simulated: a line a population."""
+    found = pd.read_csv(ROOT / "docs" / "interval_coverage.csv")
+    found["coverage (%)"] = [f"{value:.1f}" for value in found["coverage (%)"]]
+    found["relative width"] = [f"{value:.2f}" for value in found["relative width"]]
+    return tables.to_markdown(found.drop(columns="data sets"))
 
 
 def overview(_: str) -> str:
@@ -200,7 +208,13 @@ STORED = {
     "speed": speed,
     "controls": controls,
 }
-DEFINED = {"metric": metric, "overview": overview, "protocols": protocols, "knobs": knobs}
+DEFINED = {
+    "metric": metric,
+    "overview": overview,
+    "coverage": coverage,
+    "protocols": protocols,
+    "knobs": knobs,
+}
 
 
 def _made(kind: str, name: str) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradcam_bench.analysis import intervals, paired_tests
+from gradcam_bench.analysis import intervals
+from gradcam_bench.analysis.comparison import candidates, compare
 from gradcam_bench.analysis.metrics import METRICS, Metric, metric_of
 from gradcam_bench.analysis.stored_run import Run, joined_summary
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
 from gradcam_bench.names import CONTROLS, Cell, cell_name
-from gradcam_bench.store.rows import cell_rows, level_masks, scored
+from gradcam_bench.store.rows import cell_rows, group_codes, level_masks, scored
 
 JUDGES = ("gt_known_loc_err", "mean_box_iou", "max_box_acc", "insertion_auc")
 """The first of these that was measured decides which cell is best."""
@@ -78,13 +79,13 @@ def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     for run in runs:
         prefix = run.name if len(runs) > 1 else ""
         try:
-            values |= paired_tests.candidates(run.rows, metric, run=prefix)
+            values |= candidates(run.rows, metric, run=prefix)
         except UserError:
             return pd.DataFrame()
     if len(values) < 2:
         return pd.DataFrame()
     try:
-        return paired_tests.compare(values, metric, unmatched="common")
+        return compare(values, metric, unmatched="common")
     except UserError:  # no common images
         return pd.DataFrame()
 
@@ -101,8 +102,9 @@ def oracle_differences(
     """Compare MaxBoxAcc of each run's methods, each at its best layer, with the best of them.
 
     An accuracy at a threshold chosen on these images has no value per image, so there is nothing
-    to test image by image. Images are resampled instead, the threshold of both sides is chosen
-    again in every resample, and the basic interval of the difference is all that is said.
+    to test image by image. Images (groups of them, where they belong together) are resampled
+    instead, the threshold of both sides is chosen again in every resample, and the basic interval
+    of the difference is all that is said.
 
     Args:
         runs: joined on common images.
@@ -124,11 +126,15 @@ def oracle_differences(
     ids = [index for index, _ in hits.values()]
     if len(ids) < 2 or len(common := _common(ids)) == 0:
         return pd.DataFrame()
-    counts = intervals.resample_counts(len(common), resamples=resamples, seed=seed)
+    groups = group_codes(common, *(run.rows for run in runs))
+    largest = 1 if groups is None else int(np.bincount(groups).max())
+    counts = intervals.resample_counts(len(common), groups=groups, resamples=resamples, seed=seed)
     found = {}
     for name, (index, levels) in hits.items():
         places = index.get_indexer(common)
-        found[name] = intervals.best_threshold_samples([level[places] for level in levels], counts)
+        found[name] = intervals.best_threshold_samples(
+            [level[places] for level in levels], counts, largest_group=largest
+        )
     judged = [name for name in found if not set(CONTROLS) & set(name.split(", "))]
     reference = max(judged or found, key=lambda name: found[name][0])
     lines = []

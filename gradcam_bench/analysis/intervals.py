@@ -1,8 +1,9 @@
-"""Intervals for means, proportions and oracle accuracies, from one shared resampling of images.
+"""Intervals for means and oracle accuracies, from one shared resampling of images.
 
 Every interval answers the same question: what would other images of the same kind have given?
 Images are resampled, never rows: all layers and methods of an image stay together, so that
-intervals of differences are right as well.
+intervals of differences are right as well. Images that belong together (two questions about one
+scene, say) carry the same group and are resampled together: they are one piece of evidence.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse, stats
 
 from gradcam_bench.errors import UserError
 
@@ -36,27 +36,48 @@ class Estimate:
     n_undefined: int
 
 
-def resample_counts(n: int, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resample_counts(
+    n: int, *, groups: np.ndarray | None = None, resamples: int = 1000, seed: int = 0
+) -> np.ndarray:
     """Return how often each of `n` images is drawn in each bootstrap resample.
 
+    Args:
+        n: number of images.
+        groups: (n,) code of each image's group, from 0 without gaps; whole groups are drawn, as
+            many as there are. None: every image is its own group.
+        resamples: number of resamples.
+        seed: seeds the draws, which depend on the number of groups and on nothing else.
+
     Returns:
-        (resamples, n) uint8; every row sums to n. 1000 x 50,000 are 50 MB.
+        (resamples, n) uint8. A row sums to n where groups are equally large, else to about n.
+        1000 x 50,000 are 50 MB.
+
+    Raises:
+        UserError: there is no image, or no resample.
+
+    References:
+        Groups: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
     """
     if n < 1 or resamples < 1:
         raise UserError(f"a bootstrap needs images and resamples; given n={n}, {resamples=}")
+    units = n if groups is None else int(groups.max()) + 1
     rng = np.random.default_rng(seed)
-    counts = np.empty((resamples, n), dtype=np.uint8)
+    counts = np.empty((resamples, units), dtype=np.uint8)
     for row in counts:
-        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
-    return counts
+        row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
+    return counts if groups is None else counts[:, groups]
 
 
 def bootstrap_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the mean of every column in every resample, undefined entries left out.
 
+    A resample's sum is divided by how many defined entries that very resample holds: this differs
+    between resamples where entries are undefined, where `counts` are those of some of the images,
+    and where groups are unequally large.
+
     Args:
         values: (n, cells) scores, NaN where undefined.
-        counts: (resamples, n) from `resample_counts`.
+        counts: (resamples, n) from `resample_counts`, or the columns of these images in it.
 
     Returns:
         (resamples, cells); NaN where a resample has no defined entry of the cell.
@@ -68,7 +89,7 @@ def bootstrap_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     means = np.empty((len(counts), values.shape[1]))
     for start in range(0, len(counts), _BLOCK):
         block = counts[start : start + _BLOCK].astype(float)
-        total = np.full((len(block), 1), float(len(values))) if complete else block @ weights
+        total = block.sum(axis=1, keepdims=True) if complete else block @ weights
         with np.errstate(invalid="ignore"):
             means[start : start + _BLOCK] = (block @ filled) / total
     return means
@@ -112,88 +133,9 @@ def mean_estimates(
     return estimates
 
 
-def proportion_estimate(
-    hits: np.ndarray, *, confidence: float = 0.95, method: str = "exact"
-) -> Estimate:
-    """Return the share of hits with its binomial interval.
-
-    Args:
-        hits: (n,) of 0, 1 and NaN (undefined, left out).
-        confidence: coverage of the interval.
-        method: "exact" (Clopper-Pearson: never covers less than it says) or "wilson".
-
-    Raises:
-        UserError: for values other than 0, 1 and NaN.
-
-    References:
-        Clopper and Pearson 1934, through scipy.stats.binomtest.
-    """
-    kept = hits[~np.isnan(hits)]
-    missing = len(hits) - kept.size
-    if not np.isin(kept, (0.0, 1.0)).all():
-        wrong = kept[~np.isin(kept, (0.0, 1.0))][0]
-        raise UserError(f"a proportion needs hits that are 0 or 1; one is {wrong}")
-    if not kept.size:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0, missing)
-    total = int(kept.sum())
-    ends = stats.binomtest(total, kept.size).proportion_ci(confidence, method=method)
-    return Estimate(total / kept.size, float(ends.low), float(ends.high), kept.size, missing)
-
-
-def class_mean_estimates(
-    values: np.ndarray, classes: np.ndarray, counts: np.ndarray, *, confidence: float = 0.95
-) -> list[Estimate]:
-    """Return, per column, the mean over classes of the class means, bootstrapped over images.
-
-    A class that a resample (or the data) lacks takes no part in that resample's mean, as in the
-    estimate itself.
-
-    Args:
-        values: (n, cells), NaN where undefined.
-        classes: (n,) class of each image.
-        counts: (resamples, n).
-        confidence: coverage of the interval.
-    """
-    n, cells = values.shape
-    found, codes = np.unique(classes, return_inverse=True)
-    defined = ~np.isnan(values)
-    filled = np.where(defined, values, 0.0)
-    # One sparse (cells * classes, n) product a block: 50 cells x 1000 classes x 50,000 images x
-    # 1000 resamples take 8 s; adding up class by class with reduceat took 50 s.
-    sums = _by_class(filled, codes, len(found))
-    distinct = defined[:, :1] if defined.all() else defined
-    sizes = _by_class(distinct.astype(float), codes, len(found))
-
-    def class_mean(weights: np.ndarray) -> np.ndarray:
-        total = (sums @ weights.T).reshape(cells, len(found), -1)
-        size = (sizes @ weights.T).reshape(distinct.shape[1], len(found), -1)
-        size = np.broadcast_to(size, total.shape)
-        occurs = size > 0
-        means = np.divide(total, size, out=np.zeros_like(total), where=occurs)
-        with np.errstate(invalid="ignore"):
-            return (means.sum(axis=1) / occurs.sum(axis=1)).T
-
-    blocks = [
-        class_mean(counts[start : start + _BLOCK].astype(float))
-        for start in range(0, len(counts), _BLOCK)
-    ]
-    low, high = percentile_interval(np.concatenate(blocks), confidence=confidence)
-    value = class_mean(np.ones((1, n)))[0]
-    kept = defined.sum(axis=0)
-    return [
-        Estimate(float(value[i]), float(low[i]), float(high[i]), int(kept[i]), int(n - kept[i]))
-        for i in range(cells)
-    ]
-
-
-def _by_class(values: np.ndarray, codes: np.ndarray, classes: int) -> sparse.csr_array:
-    n, cells = values.shape
-    lines = (codes[:, None] + classes * np.arange(cells)).ravel()
-    images = np.repeat(np.arange(n), cells)
-    return sparse.csr_array((values.ravel(), (lines, images)), shape=(cells * classes, n))
-
-
-def best_threshold_samples(hits: list[np.ndarray], counts: np.ndarray) -> tuple[float, np.ndarray]:
+def best_threshold_samples(
+    hits: list[np.ndarray], counts: np.ndarray, *, largest_group: int = 1
+) -> tuple[float, np.ndarray]:
     """Return the mean over IoU levels of the best threshold's accuracy, and the same of resamples.
 
     The threshold is chosen again inside every resample, so that the spread includes the freedom of
@@ -201,12 +143,13 @@ def best_threshold_samples(hits: list[np.ndarray], counts: np.ndarray) -> tuple[
 
     Args:
         hits: one (n, thresholds) bool array per IoU level.
-        counts: (resamples, n).
+        counts: (resamples, n), or the columns of these images in those of more.
+        largest_group: images in the largest group of `resample_counts`.
 
     Returns:
-        The value, and (resamples,) of them.
+        The value, and (resamples,) of them; NaN where a resample holds none of the images.
     """
-    columns = [_contenders(level) for level in hits]
+    columns = [_contenders(level, largest_group) for level in hits]
     value = float(np.mean([column.mean(axis=0).max() for column in columns]))
     means = bootstrap_means(np.concatenate(columns, axis=1), counts)
     ends = np.cumsum([column.shape[1] for column in columns])[:-1]
@@ -215,7 +158,7 @@ def best_threshold_samples(hits: list[np.ndarray], counts: np.ndarray) -> tuple[
 
 
 def best_threshold_estimate(
-    hits: list[np.ndarray], counts: np.ndarray, *, confidence: float = 0.95
+    hits: list[np.ndarray], counts: np.ndarray, *, confidence: float = 0.95, largest_group: int = 1
 ) -> Estimate:
     """Return the mean over IoU levels of the best threshold's accuracy, with its interval.
 
@@ -225,23 +168,25 @@ def best_threshold_estimate(
 
     Args:
         hits: one (n, thresholds) bool array per IoU level.
-        counts: (resamples, n).
+        counts: (resamples, n), or the columns of these images in those of more.
         confidence: coverage of the interval.
+        largest_group: images in the largest group of `resample_counts`.
 
     References:
         Choe et al. 2020, MaxBoxAcc (one level) and MaxBoxAccV2 (three); the interval is ours.
     """
-    value, samples = best_threshold_samples(hits, counts)
+    value, samples = best_threshold_samples(hits, counts, largest_group=largest_group)
     low, high = percentile_interval(samples[:, None], confidence=confidence)
     ends = np.clip([2 * value - high[0], 2 * value - low[0]], 0, 1)
     return Estimate(value, float(ends[0]), float(ends[1]), len(hits[0]), 0)
 
 
-def _contenders(hits: np.ndarray) -> np.ndarray:
+def _contenders(hits: np.ndarray, largest_group: int = 1) -> np.ndarray:
     """Keep the distinct thresholds that can win a resample.
 
     A column whose paired deficit to the best is over 6 standard errors wins with probability
-    below 1e-8. At 50,000 images this leaves some 10 of 255 columns.
+    below 1e-8. At 50,000 images this leaves some 10 of 255 columns. The error of a mean over
+    groups is at most the root of the largest group's size times that over independent images.
     """
     change = np.r_[True, (hits[:, 1:] != hits[:, :-1]).any(axis=0)]
     columns = hits[:, change]
@@ -250,5 +195,5 @@ def _contenders(hits: np.ndarray) -> np.ndarray:
     deficit = accuracy[best] - accuracy
     # Hits differ by -1, 0 or 1, so the mean square of the difference is the share that differs.
     differs = (columns != columns[:, [best]]).mean(axis=0)
-    error = np.sqrt(np.maximum(differs - deficit**2, 0) / len(columns))
+    error = np.sqrt(np.maximum(differs - deficit**2, 0) * largest_group / len(columns))
     return columns[:, deficit <= 6 * error].astype(float)

@@ -24,7 +24,8 @@ def estimate(
 
     Args:
         histograms: (n, 2, bins), images whose mask holds a pixel.
-        counts: (resamples, n) from `stats.resample_counts`.
+        counts: (resamples, n) from `stats.resample_counts`, or the columns of these images in
+            those of more.
         confidence: coverage of the interval.
 
     References:

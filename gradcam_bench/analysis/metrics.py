@@ -24,7 +24,7 @@ class Metric:
         column: the row column it is made of.
         kind: how a value and its interval come from that column. "proportion" is a mean of hits
             with a Clopper-Pearson interval; "mean" a mean with a bootstrap interval; "class_mean"
-            the mean over classes of class means, bootstrapped; "oracle" the best threshold's
+            the mean over classes of class means (`class_means`); "oracle" the best threshold's
             accuracy, chosen on the reported images and again inside every resample; "pooled" the
             average precision of the pixels of all images together, bootstrapped over images.
         complement: the value is one minus the mean (an error).

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradcam_bench.analysis import intervals_pxap
+from gradcam_bench.analysis import class_means, intervals_pxap, proportions
 from gradcam_bench.analysis.intervals import (
     Estimate,
     best_threshold_estimate,
-    class_mean_estimates,
     mean_estimates,
-    proportion_estimate,
     resample_counts,
 )
 from gradcam_bench.analysis.metrics import METRICS, Metric
@@ -43,9 +41,11 @@ def summarize(
 ) -> pd.DataFrame:
     """Return the tidy summary: one line per method, layer and metric, with an interval.
 
-    Proportions have Clopper-Pearson intervals; means, class means, PxAP and oracle accuracies
-    a bootstrap over images, the same resamples for every cell. Metrics whose column the
-    rows lack, or hold nowhere, are left out. Broken images count in `error_rate` alone.
+    Proportions have Clopper-Pearson intervals, class means those of `class_means.estimate`;
+    means, PxAP and oracle accuracies a bootstrap over images, the same resamples for every cell.
+    Images of one group (`frames.group_codes`) count together in every interval, and one by one in
+    `n`. Metrics whose column the rows lack, or hold nowhere, are left out. Broken images count in
+    `error_rate` alone.
 
     Args:
         rows: one per image, method and layer, as `store.read_rows` returns them.
@@ -60,27 +60,30 @@ def summarize(
         percent, shares in [0, 1] (see `metrics.METRICS`).
 
     Raises:
-        UserError: if there are no rows, or an image occurs twice in a cell.
+        UserError: if there are no rows, an image occurs twice in a cell, or it is in two groups.
     """
     if rows.empty:
         raise UserError("there are no rows to summarize: did the run score any image?")
     pairs = cells(rows)
     good = scored(rows)
-    lines = _error_lines(rows, pairs)
+    lines = _error_lines(rows, pairs, confidence)
     if good.empty:
         return _frame(lines, pairs)
     places = layout(good, pairs)
     labels = places.per_image(good["label"])
-    counts = resample_counts(len(places.images), resamples=resamples, seed=seed)
+    counts = resample_counts(
+        len(places.images), groups=places.groups, resamples=resamples, seed=seed
+    )
     for name, metric, column in _present(good):
         if metric.kind == "oracle":
-            score = _oracle(column.split("@", 1)[1], protocols or {}, confidence)
+            sweep = _sweep(column.split("@", 1)[1], protocols or {})
+            score = _oracle(column.split("@", 1)[1], sweep, places.largest_group, confidence)
             found = _together(good, places, column, counts, score)
         elif metric.kind == "pooled":
             found = _together(good, places, column, counts, partial(_pxap, confidence=confidence))
         else:
             matrix = places.matrix(good[column])
-            found = _estimates(matrix, metric, labels, counts, confidence)
+            found = _estimates(matrix, metric, labels, places.groups, counts, confidence)
         for pair, estimate in zip(pairs, found, strict=True):
             lines.append(_line(pair, name, metric, estimate))
     return _frame(lines, pairs)
@@ -116,25 +119,35 @@ def _sweep(protocol: str, protocols: Mapping[str, Mapping[str, Any]]) -> tuple[i
 
 
 def _estimates(
-    matrix: np.ndarray, metric: Metric, labels: np.ndarray, counts: np.ndarray, confidence: float
+    matrix: np.ndarray,
+    metric: Metric,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    counts: np.ndarray,
+    confidence: float,
 ) -> list[Estimate]:
     if metric.kind == "proportion":
-        return [proportion_estimate(column, confidence=confidence) for column in matrix.T]
+        return [
+            proportions.estimate(column, groups=groups, confidence=confidence)
+            for column in matrix.T
+        ]
     if metric.kind == "class_mean":
-        return class_mean_estimates(matrix, labels, counts, confidence=confidence)
+        return class_means.estimate(matrix, labels, groups=groups, confidence=confidence)
     return mean_estimates(matrix, counts, confidence=confidence)
 
 
 def _oracle(
-    protocol: str, protocols: Mapping[str, Mapping[str, Any]], confidence: float
+    protocol: str, sweep: tuple[int, float], largest_group: int, confidence: float
 ) -> Callable[[pd.DataFrame, np.ndarray], Estimate]:
     """Return what scores the best threshold of a cell's rows."""
-    levels, interval = _sweep(protocol, protocols)
+    levels, interval = sweep
 
     def score(cell: pd.DataFrame, counts: np.ndarray) -> Estimate:
         masks, top = level_masks(cell, protocol)
         hits = max_box_acc.distinct_hits(masks, top, levels=levels, interval=interval)
-        return best_threshold_estimate(hits, counts, confidence=confidence)
+        return best_threshold_estimate(
+            hits, counts, confidence=confidence, largest_group=largest_group
+        )
 
     return score
 
@@ -179,11 +192,13 @@ def _line(pair: Cell, name: str, metric: Metric, estimate: Estimate) -> dict[str
     )
 
 
-def _error_lines(rows: pd.DataFrame, pairs: Sequence[Cell]) -> list[dict[str, object]]:
+def _error_lines(
+    rows: pd.DataFrame, pairs: Sequence[Cell], confidence: float
+) -> list[dict[str, object]]:
     broken = rows["error"].notna() if "error" in rows else pd.Series(False, index=rows.index)
     lines = []
     for pair, column in zip(pairs, layout(rows, pairs).matrix(broken.astype(float)).T, strict=True):
-        found = proportion_estimate(column)
+        found = proportions.estimate(column, confidence=confidence)
         values = (*pair, ERROR_RATE, found.value, found.low, found.high, found.n, 0)
         lines.append(dict(zip(SUMMARY_COLUMNS, values, strict=True)))
     return lines

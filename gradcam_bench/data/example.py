@@ -27,6 +27,9 @@ class Example:
         mask: (H, W) bool, the true evidence of `label`, where the data set knows it.
         other_label: the second class in the image, where the data set draws one on purpose.
         other_mask: (H, W) bool, the evidence of `other_label`.
+        group: examples of one group are resampled together by every interval and test, because
+            they show the same scene: two questions about one photograph, frames of one video. None:
+            the example is independent of all others.
     """
 
     image_id: str
@@ -36,6 +39,7 @@ class Example:
     mask: np.ndarray | None = None
     other_label: int | None = None
     other_mask: np.ndarray | None = None
+    group: str | None = None
 
 
 class Dataset(Protocol):

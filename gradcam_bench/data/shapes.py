@@ -185,7 +185,8 @@ class Shapes:
 
     With `mode="pair"` each scene holds two objects of different classes, apart from each other,
     and comes twice: example 2k asks for the first (id ending in "-A"), 2k + 1 for the second
-    ("-B"), and `other_label`, `other_mask` are those of the object that is not asked for.
+    ("-B"), and `other_label`, `other_mask` are those of the object that is not asked for. The two
+    are one `group`, named by the id without its ending: they are one image, not two.
 
     Args:
         split: "train", "validation" or "test"; they share no scene.
@@ -257,6 +258,7 @@ class Shapes:
             mask=scene.masks[asked],
             other_label=scene.labels[1 - asked] if pair else None,
             other_mask=scene.masks[1 - asked] if pair else None,
+            group=self.image_ids[index].removesuffix("-A").removesuffix("-B") if pair else None,
         )
 
     def fingerprint(self) -> str:

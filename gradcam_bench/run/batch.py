@@ -183,6 +183,7 @@ class Evaluation:
             covered = boxes.boxes_to_mask(item.boxes, item.size)
             common = {
                 "image_id": item.image_id,
+                "group": item.group,
                 "label": item.label,
                 "predicted": guess,
                 "predicted_prob": probability[i],

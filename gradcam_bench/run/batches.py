@@ -30,6 +30,7 @@ class Item:
         mask, other_mask: (size, size) bool, where the data set knows them.
         view: (height, width) of the part of the original that the network sees, pixels.
         view_boxes: (B, 4) xyxy in pixels of that part, for the pointing game.
+        group: examples of the same group are resampled together; None: independent of all others.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Item:
     other_mask: np.ndarray | None = None
     view: tuple[int, int] = (0, 0)
     view_boxes: np.ndarray | None = None
+    group: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,6 +101,7 @@ class _Items(torch.utils.data.Dataset):
             other_mask=None if other is None else geometry.mask(other),
             view=view,
             view_boxes=moved.clip(0, [view[1], view[0], view[1], view[0]]),
+            group=example.group,
         )
 
 

@@ -37,12 +37,20 @@ class Layout:
         images: the image ids, one a line, in order of appearance.
         kept: (rows,) bool, rows whose cell is wanted.
         flat: (kept rows,) position in the flattened matrix.
+        groups: (images,) code of each image's group, from `group_codes`; None: images are
+            independent.
     """
 
     pairs: list[Cell]
     images: pd.Index
     kept: np.ndarray
     flat: np.ndarray
+    groups: np.ndarray | None = None
+
+    @property
+    def largest_group(self) -> int:
+        """How many images the largest group has."""
+        return 1 if self.groups is None else int(np.bincount(self.groups).max())
 
     def matrix(self, values: pd.Series) -> np.ndarray:
         """Return a column of the same rows as (images, cells) float, NaN where there is no row."""
@@ -62,7 +70,7 @@ def layout(rows: pd.DataFrame, pairs: Sequence[Cell] | None = None) -> Layout:
     """Return where each row belongs; cells as in `pairs`, by default all.
 
     Raises:
-        UserError: if an image occurs twice in a cell.
+        UserError: if an image occurs twice in a cell, or belongs to two groups.
     """
     pairs = cells(rows) if pairs is None else list(pairs)
     methods, method_names = pd.factorize(rows["method"])
@@ -82,7 +90,56 @@ def layout(rows: pd.DataFrame, pairs: Sequence[Cell] | None = None) -> Layout:
             f"image {images[line]!r} has {often.max()} rows for {cell_name(pairs[column])}, "
             "expected one: pass the rows of one run, each part once"
         )
-    return Layout(pairs, pd.Index(images), kept, flat)
+    return Layout(pairs, pd.Index(images), kept, flat, group_codes(pd.Index(images), rows))
+
+
+def group_codes(images: pd.Index, *tables: pd.DataFrame) -> np.ndarray | None:
+    """Return which of the images belong together: codes from 0, in order of appearance.
+
+    Args:
+        images: image ids.
+        tables: rows of one or several runs, as in `group_names`.
+
+    Returns:
+        (images,) codes; None where every image is its own group.
+    """
+    codes, distinct = pd.factorize(group_names(images, *tables))
+    return codes if len(distinct) < len(images) else None
+
+
+def group_names(images: pd.Index, *tables: pd.DataFrame) -> pd.Series:
+    """Return the name of each image's group, as the column `group` of its rows says.
+
+    Images of one group are evidence about one scene (or one photograph, or one video): they are
+    resampled together. An image without a group is its own, by its id, and so is every image of
+    rows that lack the column, as those of runs stored before there was one do.
+
+    Args:
+        images: image ids.
+        tables: rows of one or several runs; a group that any of them knows counts.
+
+    Returns:
+        (images,) names, indexed by image id.
+
+    Raises:
+        UserError: the rows of one run put an image into two groups.
+    """
+    names = pd.Series(np.asarray(images, dtype=object), index=images)
+    for rows in tables:
+        if not measured(rows, "group"):
+            continue
+        known = rows.loc[rows["group"].notna(), ["image_id", "group"]].drop_duplicates()
+        group = known.set_index("image_id")["group"]
+        twice = group.index[group.index.duplicated()]
+        if len(twice):
+            both = ", ".join(repr(name) for name in group[twice[0]])
+            raise UserError(
+                f"image {twice[0]!r} belongs to the groups {both}; expected one: an image is "
+                "resampled with one group"
+            )
+        found = group.reindex(images)
+        names = names.where(found.isna(), found)
+    return names
 
 
 def cell_rows(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:

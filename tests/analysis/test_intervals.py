@@ -1,10 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 from stored import make_rows
 
-from gradcam_bench.analysis import intervals, paired_tests
+from gradcam_bench.analysis import class_means, comparison, intervals, paired_tests, proportions
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
 
@@ -48,20 +47,11 @@ def test_percentile_and_bca_intervals_are_close_from_100_images_on():
     assert abs(a.high - b.high) < 0.08 * (a.high - a.low)
 
 
-def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    values = rng.beta(0.8, 2, size=(80, 600))  # 600 experiments of 80 images
-    counts = intervals.resample_counts(80, resamples=600, seed=1)
-    low, high = intervals.percentile_interval(intervals.bootstrap_means(values, counts))
-    covered = np.mean((low <= 0.8 / 2.8) & (high >= 0.8 / 2.8))
-    assert 0.91 <= covered <= 0.98
-
-
 def test_clopper_pearson_closed_forms():
-    none = intervals.proportion_estimate(np.zeros(20))
+    none = proportions.estimate(np.zeros(20))
     assert (none.value, none.low) == (0, 0)
     assert none.high == pytest.approx(1 - 0.025 ** (1 / 20))
-    half = intervals.proportion_estimate(np.r_[np.ones(7), np.zeros(3), np.nan])
+    half = proportions.estimate(np.r_[np.ones(7), np.zeros(3), np.nan])
     assert (half.value, half.n, half.n_undefined) == (0.7, 10, 1)
     assert half.low == pytest.approx(scipy_stats.beta.ppf(0.025, 7, 4))
     assert half.high == pytest.approx(scipy_stats.beta.ppf(0.975, 8, 3))
@@ -69,37 +59,93 @@ def test_clopper_pearson_closed_forms():
 
 def test_wilson_interval_is_narrower_than_the_exact_one():
     hits = np.r_[np.ones(30), np.zeros(70)]
-    exact, wilson = (intervals.proportion_estimate(hits, method=m) for m in ("exact", "wilson"))
+    exact, wilson = (proportions.estimate(hits, method=m) for m in ("exact", "wilson"))
     assert exact.low < wilson.low < 0.3 < wilson.high < exact.high
 
 
 def test_a_proportion_of_something_else_than_hits_is_refused():
     with pytest.raises(UserError, match=r"0 or 1; one is 0\.5"):
-        intervals.proportion_estimate(np.array([0, 1, 0.5]))
+        proportions.estimate(np.array([0, 1, 0.5]))
 
 
 def test_mean_of_class_means_by_hand():
     values = np.array([[1.0], [0.0], [1.0], [1.0], [np.nan]])
     classes = np.array([4, 4, 7, 7, 9])  # class 9 has no defined image: it takes no part
-    counts = intervals.resample_counts(5, resamples=200, seed=0)
-    (found,) = intervals.class_mean_estimates(values, classes, counts)
+    (found,) = class_means.estimate(values, classes)
     assert (found.value, found.n, found.n_undefined) == (0.75, 4, 1)
     assert found.low <= 0.75 <= found.high
 
 
-def test_mean_of_class_means_is_resampled_as_pandas_would():
+def test_the_variance_of_class_means_is_that_of_stratified_sampling():
+    values, classes = np.random.default_rng(0).random(30), np.repeat([0, 1, 2], [5, 10, 15])
+    parts = [values[classes == k] for k in range(3)]
+    shares = np.array([part.var(ddof=1) / len(part) for part in parts]) / 9
+    variance, freedom = class_means._variance(values, np.ones(30), classes, None)
+    assert variance == pytest.approx(shares.sum())
+    assert freedom == pytest.approx(shares.sum() ** 2 / (shares**2 / [4, 9, 14]).sum())
+    (found,) = class_means.estimate(values[:, None], classes + 7)
+    assert found.value == pytest.approx(np.mean([part.mean() for part in parts]))
+    ends = proportions.wilson_interval(
+        found.value,
+        found.value * (1 - found.value) / variance,
+        scipy_stats.t.ppf(0.975, freedom),
+    )
+    assert (found.low, found.high) == pytest.approx(ends)
+
+
+def test_class_means_of_one_image_a_class_have_the_variance_of_a_mean_of_images():
+    values = np.random.default_rng(0).random(40)
+    (found,) = class_means.estimate(values[:, None], np.arange(40))
+    error = values.std(ddof=1) / np.sqrt(40)
+    low, high = proportions.wilson_interval(
+        found.value, found.value * (1 - found.value) / error**2, scipy_stats.t.ppf(0.975, 39)
+    )
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_class_means_that_do_not_vary_still_have_an_interval():
+    hits, classes = np.ones((40, 1)), np.repeat(np.arange(4), 10)
+    (found,) = class_means.estimate(hits, classes)
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(1 - 0.09, abs=0.01)  # Wilson, 40 hits of 40
+    for values, labels in (([1.0], [3]), ([1.0, 0.0], [3, 3]), ([1.0, np.nan], [3, 4])):
+        (found,) = class_means.estimate(np.array(values)[:, None], np.array(labels))
+        assert 0 <= found.low < found.value <= found.high <= 1
+        assert found.high - found.low > 0.7  # next to nothing is known
+    (found,) = class_means.estimate(np.full((3, 1), np.nan), np.arange(3))
+    assert (found.n, found.n_undefined) == (0, 3)
+    assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_class_means_of_something_outside_0_to_1_are_refused():
+    with pytest.raises(UserError, match=r"scores in \[0, 1\]; one is 1\.5"):
+        class_means.estimate(np.array([[0.5], [1.5]]), np.array([0, 1]))
+
+
+def test_resamples_that_hold_fewer_defined_images_are_divided_by_those():
+    # 400 images, half of them undefined for one cell: as 200 images, not as 400 with 200 misses.
     rng = np.random.default_rng(0)
-    values, classes = rng.random((30, 2)), rng.integers(4, size=30)
-    counts = intervals.resample_counts(30, resamples=40, seed=0)
-    found = intervals.class_mean_estimates(values, classes, counts)
-    for cell in (0, 1):
-        means = []
-        for count in counts:
-            drawn = np.repeat(np.arange(30), count)
-            frame = pd.DataFrame({"c": classes[drawn], "v": values[drawn, cell]})
-            means.append(frame.groupby("c")["v"].mean().mean())
-        assert found[cell].low == pytest.approx(np.percentile(means, 2.5))
-        assert found[cell].high == pytest.approx(np.percentile(means, 97.5))
+    hits = rng.random((400, 1)) < 0.5
+    counts = intervals.resample_counts(400, resamples=2000, seed=0)
+    half = intervals.best_threshold_estimate([hits[:200]], counts[:, :200])
+    alone = intervals.best_threshold_estimate(
+        [hits[:200]], intervals.resample_counts(200, resamples=2000, seed=1)
+    )
+    assert half.value == alone.value
+    width = alone.high - alone.low
+    assert half.low == pytest.approx(alone.low, abs=0.06 * width)
+    assert half.high == pytest.approx(alone.high, abs=0.06 * width)
+    by_hand = (counts[:, :200] @ hits[:200, 0].astype(float)) / counts[:, :200].sum(axis=1)
+    low, high = np.percentile(by_hand, [2.5, 97.5])
+    assert half.low == pytest.approx(2 * half.value - high)
+    assert half.high == pytest.approx(2 * half.value - low)
+
+
+def test_a_resample_without_a_defined_image_is_left_out():
+    hits = np.array([[True]])
+    counts = np.array([[0], [1], [2]], dtype=np.uint8)
+    found = intervals.best_threshold_estimate([hits], counts)
+    assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 1)
 
 
 # --- oracle thresholds
@@ -234,14 +280,38 @@ def test_images_needed_for_hits_gives_the_power_it_promises():
     assert 0.72 <= found / 300 <= 0.88
 
 
+def test_images_needed_counts_a_group_that_says_the_same_once():
+    differences = np.random.default_rng(0).normal(0.2, 1, 200)
+    alone = paired_tests.images_needed(differences)
+    copies, groups = np.repeat(differences, 3), np.repeat(np.arange(200), 3)
+    assert paired_tests.images_needed(copies, groups=groups) == pytest.approx(3 * alone, rel=0.01)
+    own = paired_tests.images_needed(differences, groups=np.arange(200))
+    assert own == alone
+
+
+def test_flipping_groups_is_flipping_their_sums():
+    rng = np.random.default_rng(0)
+    differences, groups = rng.normal(0.1, 1, (60, 2)), rng.permutation(np.arange(60) % 20)
+    sums = np.stack([differences[groups == g].sum(axis=0) for g in range(20)])
+    found = paired_tests.sign_flip_p_values(differences, groups=groups, flips=999)
+    assert np.allclose(found, paired_tests.sign_flip_p_values(sums, flips=999))
+
+
+def test_p_values_of_groups_are_uniform_where_nothing_differs_and_of_images_are_not():
+    rng = np.random.default_rng(0)
+    hits = np.repeat(rng.integers(-1, 2, size=(40, 400)), 3, axis=0).astype(float)
+    groups = np.repeat(np.arange(40), 3)
+    grouped = paired_tests.sign_flip_p_values(hits, groups=groups, flips=499)
+    assert 0.02 <= np.mean(grouped < 0.05) <= 0.09
+    assert np.mean(paired_tests.sign_flip_p_values(hits, flips=499) < 0.05) > 0.15
+
+
 # --- comparisons of cells and runs
 
 
 def test_the_reference_is_the_best_candidate_that_is_no_control():
     rows = make_rows()
-    found = paired_tests.compare(
-        paired_tests.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err"
-    )
+    found = comparison.compare(comparison.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err")
     assert set(found["reference"]) == {"grad_cam, layer4"}
     assert list(found["candidate"]) == ["grad_cam, layer3", "random", "center"]
     assert (found["difference"] > 0).all()  # every other has the larger error
@@ -252,7 +322,7 @@ def test_the_reference_is_the_best_candidate_that_is_no_control():
 
 def test_a_difference_of_errors_is_minus_the_difference_of_hits_in_points():
     rows = make_rows()
-    found = paired_tests.compare(paired_tests.candidates(rows, "loc_err_top1"), "loc_err_top1")
+    found = comparison.compare(comparison.candidates(rows, "loc_err_top1"), "loc_err_top1")
     hits = rows.pivot(index="image_id", columns=["method", "layer"], values="top1_loc").mean()
     expected = -100 * (hits["random", "input"] - hits["grad_cam", "layer4"])
     line = found.set_index("candidate").loc["random"]
@@ -261,8 +331,8 @@ def test_a_difference_of_errors_is_minus_the_difference_of_hits_in_points():
 
 
 def test_a_cell_compared_with_its_own_copy_differs_by_nothing():
-    series = paired_tests.candidates(make_rows(), "mean_box_iou")["grad_cam, layer4"]
-    found = paired_tests.compare({"a": series, "b": series}, "mean_box_iou").iloc[0]
+    series = comparison.candidates(make_rows(), "mean_box_iou")["grad_cam, layer4"]
+    found = comparison.compare({"a": series, "b": series}, "mean_box_iou").iloc[0]
     assert (found["difference"], found["p"], found["images_needed"]) == (0, 1, np.inf)
 
 
@@ -270,7 +340,7 @@ def test_order_of_rows_does_not_change_a_comparison():
     rows = make_rows()
     mixed = rows.sample(frac=1, random_state=0)
     a, b = (
-        paired_tests.compare(paired_tests.candidates(r, "mean_box_iou"), "mean_box_iou").set_index(
+        comparison.compare(comparison.candidates(r, "mean_box_iou"), "mean_box_iou").set_index(
             "candidate"
         )
         for r in (rows, mixed)
@@ -279,16 +349,16 @@ def test_order_of_rows_does_not_change_a_comparison():
 
 
 def test_different_images_are_refused_or_joined_and_counted():
-    one = paired_tests.candidates(make_rows(60), "mean_box_iou", run="one")
-    two = paired_tests.candidates(make_rows(40, seed=1), "mean_box_iou", run="two")
+    one = comparison.candidates(make_rows(60), "mean_box_iou", run="one")
+    two = comparison.candidates(make_rows(40, seed=1), "mean_box_iou", run="two")
     with pytest.raises(UserError, match=r'40 in common, 20 not.*unmatched="common"'):
-        paired_tests.compare(one | two, "mean_box_iou")
-    found = paired_tests.compare(one | two, "mean_box_iou", unmatched="common")
+        comparison.compare(one | two, "mean_box_iou")
+    found = comparison.compare(one | two, "mean_box_iou", unmatched="common")
     assert set(found["n"]) == {40}
     assert set(found["n_left_out"]) == {20}
     other = two["two, random"].rename(lambda image_id: "other" + image_id)
     with pytest.raises(UserError, match="no image in common"):
-        paired_tests.compare(
+        comparison.compare(
             {"a": one["one, random"], "b": other}, "mean_box_iou", unmatched="common"
         )
 
@@ -296,7 +366,7 @@ def test_different_images_are_refused_or_joined_and_counted():
 def test_undefined_scores_are_left_out_of_their_pair_and_counted():
     rows = make_rows()
     rows.loc[rows.index[:5], "energy_in_box"] = np.nan  # of grad_cam, layer3
-    found = paired_tests.compare(paired_tests.candidates(rows, "energy_in_box"), "energy_in_box")
+    found = comparison.compare(comparison.candidates(rows, "energy_in_box"), "energy_in_box")
     lines = found.set_index("candidate")
     assert lines.loc["grad_cam, layer3", ["n", "n_undefined"]].tolist() == [55, 5]
     assert lines.loc["random", ["n", "n_undefined"]].tolist() == [60, 0]
@@ -311,15 +381,38 @@ def test_what_cannot_be_paired_is_refused():
         ("pxap", "it ranks the pixels of all images together", "energy_in_mask or mask_iou"),
     ):
         with pytest.raises(UserError) as error:
-            paired_tests.candidates(rows, metric)
+            comparison.candidates(rows, metric)
         assert f"{metric} has no value per image ({why}" in str(error.value)
         assert instead in str(error.value)
     with pytest.raises(UserError, match="no metric is called 'box_uoi'"):
-        paired_tests.candidates(rows, "box_uoi")
+        comparison.candidates(rows, "box_uoi")
     with pytest.raises(UserError, match="hold no mask_iou"):
-        paired_tests.candidates(rows, "mask_iou")
-    values = paired_tests.candidates(rows, "mean_box_iou")
+        comparison.candidates(rows, "mask_iou")
+    values = comparison.candidates(rows, "mean_box_iou")
     with pytest.raises(UserError, match=r"no candidate is called 'layer5'.*grad_cam, layer4"):
-        paired_tests.compare(values, "mean_box_iou", reference="layer5")
+        comparison.compare(values, "mean_box_iou", reference="layer5")
     with pytest.raises(UserError, match="needs two candidates; given: random"):
-        paired_tests.compare({"random": values["random"]}, "mean_box_iou")
+        comparison.compare({"random": values["random"]}, "mean_box_iou")
+
+
+def test_a_candidate_without_any_value_has_no_line_and_none_at_all_is_refused():
+    values = comparison.candidates(make_rows(), "energy_in_box")
+    nothing = values["random"] * np.nan
+    found = comparison.compare(values | {"random": nothing}, "energy_in_box")
+    assert list(found["candidate"]) == ["grad_cam, layer3", "center"]
+    assert found["p_holm"].notna().all()
+    # The best of those that have a value: a control, where no other does.
+    only = {"a": nothing, "random": nothing, "center": values["center"]}
+    empty = comparison.compare(only, "energy_in_box")
+    assert empty.empty
+    assert list(empty.columns) == list(comparison.compare(values, "energy_in_box").columns)
+    with pytest.raises(UserError, match="no candidate has a defined value on the common images"):
+        comparison.compare({"a": nothing, "b": nothing}, "energy_in_box")
+
+
+def test_one_common_image_is_compared_without_a_spread():
+    values = comparison.candidates(make_rows(1), "mean_box_iou")
+    found = comparison.compare(values, "mean_box_iou")
+    assert set(found["n"]) == {1}
+    assert (found["images_needed"] == np.inf).all()
+    assert found["p"].eq(1).all()

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from scipy import stats as scipy_stats
 from stored import make_rows, run_json, store_run
 
-from gradcam_bench.analysis import paired_tests
+from gradcam_bench.analysis import comparison
 from gradcam_bench.analysis.stored_run import load_run
 from gradcam_bench.config import config_dir, register
 from gradcam_bench.errors import UserError
@@ -129,9 +129,7 @@ def test_an_image_without_ground_truth_is_undefined_and_a_broken_one_left_out(tm
 
 def test_split_accuracies_can_be_paired_as_oracle_accuracies_cannot(tmp_path, other):
     run = calibrated(tmp_path, other, make_rows(60, sweep=True))
-    found = paired_tests.compare(
-        paired_tests.candidates(run.rows, "box_acc_split"), "box_acc_split"
-    )
+    found = comparison.compare(comparison.candidates(run.rows, "box_acc_split"), "box_acc_split")
     assert set(found["test"]) == {"McNemar, exact"}
     gap = line(run, "box_acc_split", ("random", "input"))["value"]
     gap -= line(run, "box_acc_split", CELL)["value"]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
 
-from gradcam_bench.analysis import paired_tests
+from gradcam_bench.analysis import comparison
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.report.figures import catalogue, style
@@ -85,9 +85,7 @@ def test_nothing_of_a_figure_is_cut_off_or_covered():
     pairs = [(name, layer) for name in names for layer in long] + list(CELLS[2:])
     rows = make_rows(6, cells=pairs, sweep=True)
     summary = summarize(rows, resamples=20)
-    tests = paired_tests.compare(
-        paired_tests.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err"
-    )
+    tests = comparison.compare(comparison.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err")
     models = ["efficientnet_lite0", "mobilenet_v3_large", "resnet50", "inception_v3", "c", "d"]
     joint = pd.concat([summary.assign(run=name) for name in models])
     costs = pd.DataFrame({"name": models, "seconds": 1.0, "value": 3.0, "ci_low": 2, "ci_high": 4})
@@ -132,7 +130,7 @@ def test_line_figures_have_256_colours_and_photographs_all():
 
 
 def test_paired_differences_fill_only_what_is_certain():
-    tests = paired_tests.compare(paired_tests.candidates(ROWS, "mean_box_iou"), "mean_box_iou")
+    tests = comparison.compare(comparison.candidates(ROWS, "mean_box_iou"), "mean_box_iou")
     tests.loc[0, "p_holm"] = 0.2
     ax = catalogue.paired_differences(tests)
     faces = [line.get_markerfacecolor() for line in ax.get_lines() if line.get_marker() == "o"]

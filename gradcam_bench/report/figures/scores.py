@@ -16,7 +16,15 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
 from gradcam_bench.names import Cell
 from gradcam_bench.report.figures import style
-from gradcam_bench.store.rows import cell_rows, cells, layout, level_masks, measured, scored
+from gradcam_bench.store.rows import (
+    cell_rows,
+    cells,
+    group_codes,
+    layout,
+    level_masks,
+    measured,
+    scored,
+)
 
 DISTRIBUTIONS = ("mean_box_iou", "energy_in_box", "energy_in_mask", "deletion_auc", "insertion_auc")
 
@@ -105,10 +113,13 @@ def faithfulness_curves(
         figure, axes = style.new_axes(height=2.1, columns=2, sharey=True)
         for panel, name in zip(axes, ("deletion", "insertion"), strict=True):
             for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
-                curves = _curves(good, pair, f"{name}_curve")
+                images, curves = _curves(good, pair, f"{name}_curve")
                 if not len(curves):
                     continue
-                counts = intervals.resample_counts(len(curves), resamples=500, seed=seed)
+                groups = group_codes(images, good)
+                counts = intervals.resample_counts(
+                    len(curves), groups=groups, resamples=500, seed=seed
+                )
                 samples = intervals.bootstrap_means(curves, counts)
                 low, high = intervals.percentile_interval(samples, confidence=confidence)
                 changed = np.linspace(0, 100, curves.shape[1])
@@ -126,12 +137,17 @@ def faithfulness_curves(
     return figure
 
 
-def _curves(rows: pd.DataFrame, pair: Cell, column: str) -> np.ndarray:
-    """Return the defined curves of a cell, (n, points); n may be 0."""
+def _curves(rows: pd.DataFrame, pair: Cell, column: str) -> tuple[pd.Index, np.ndarray]:
+    """Return the image ids and the defined curves of a cell, (n, points); n may be 0."""
     cell = cell_rows(rows, pair)
-    curves = [np.asarray(curve, dtype=float) for curve in cell[column] if curve is not None]
-    defined = [curve for curve in curves if curve.ndim and np.isfinite(curve).all()]
-    return np.stack(defined) if defined else np.zeros((0, 1))
+    found = [
+        (image_id, np.asarray(curve, dtype=float))
+        for image_id, curve in zip(cell["image_id"], cell[column], strict=True)
+        if curve is not None
+    ]
+    defined = [pair for pair in found if pair[1].ndim and np.isfinite(pair[1]).all()]
+    curves = np.stack([curve for _, curve in defined]) if defined else np.zeros((0, 1))
+    return pd.Index([image_id for image_id, _ in defined]), curves
 
 
 def accuracy_vs_iou(
