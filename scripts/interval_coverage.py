@@ -4,7 +4,8 @@
 
 draws data sets from populations whose value is known, and writes docs/interval_coverage.csv: the
 share of intervals that hold the value, and their mean width as a multiple of what it should be
-(2 x 1.96 standard deviations of the estimate over the data sets). tests/analysis/test_coverage.py does the
+(2 x 1.96 standard deviations of the estimate over the data sets). tests/analysis/test_coverage.py
+does the
 same with fewer data sets. It takes a few minutes of one core.
 """
 

@@ -1,13 +1,20 @@
 """Synthetic rows and a stored run, for the tests of everything that is derived from rows."""
 
+import copy
+import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image
+
+from gradcam_bench.config import Faithfulness
+from gradcam_bench.localization.protocol import run_protocols
 
 CELLS = (
     ("grad_cam", "layer3"),
@@ -15,6 +22,13 @@ CELLS = (
     ("random", "input"),
     ("center", "input"),
 )
+CONF = Path(__file__).parents[1] / "conf" / "protocol"
+NODES = {
+    name: yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    for name in ("gradcam2017", "cam2016", "wsol_v1", "wsol_v2")
+}
+"""The protocols of the rows that are made here, as run.json stores them."""
+PROTOCOLS = run_protocols({"config": {"protocols": NODES}})
 QUALITY = {"layer3": -0.3, "layer4": 0.8, "random": -1.5, "center": -0.6}
 
 
@@ -109,11 +123,9 @@ def run_json(model="resnet50", **changes):
         "geometry": "squash",
         "seed": 0,
         "methods": ["grad_cam", "random", "center"],
-        "protocols": {
-            "gradcam2017": {"threshold": 0.15, "threshold_rule": "fixed", "iou_levels": [0.5]},
-            "cam2016": {"threshold": 0.2, "threshold_rule": "fixed", "iou_levels": [0.5]},
-        },
-        "faithfulness": {"enabled": True, "steps": 28},
+        "protocols": copy.deepcopy(NODES),
+        "precision": "float32",
+        "faithfulness": dataclasses.asdict(Faithfulness()),
         "dataset": {"_target_": "gradcam_bench.data.imagenet.ImageNet", "root": "data"},
     }
     return {

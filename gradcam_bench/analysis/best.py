@@ -11,14 +11,14 @@ import pandas as pd
 
 from gradcam_bench.analysis import intervals
 from gradcam_bench.analysis.comparison import candidates, compare
-from gradcam_bench.analysis.metrics import METRICS, Metric, metric_of
+from gradcam_bench.analysis.metrics import METRICS, Metric, described, names_of, protocol_name
 from gradcam_bench.analysis.stored_run import Run, joined_summary
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
 from gradcam_bench.names import CONTROLS, Cell, cell_name
 from gradcam_bench.store.rows import cell_rows, group_codes, level_masks, scored
 
-JUDGES = ("gt_known_loc_err", "mean_box_iou", "max_box_acc", "insertion_auc")
+JUDGES = ("gt_known_loc_err", "mean_box_iou", "max_box_acc", "max_box_acc_v2", "insertion_auc")
 """The first of these that was measured decides which cell is best."""
 
 TESTED = (
@@ -27,8 +27,18 @@ TESTED = (
 )  # fmt: skip
 """What is compared image by image."""
 
-ORACLES = {"max_box_acc": 1, "max_box_acc_v2": 3}
-"""Metrics of a threshold chosen on the reported images, with their IoU levels."""
+
+def _measured_of(bases: Sequence[str], summaries: Sequence[pd.DataFrame]) -> list[str]:
+    """Return the names, under whatever protocol, that every summary has of some metrics."""
+    have = [set(summary["metric"]) for summary in summaries]
+    names = [name for base in bases for name in names_of(base, summaries[0]["metric"])]
+    return [name for name in names if all(name in names_there for names_there in have)]
+
+
+def oracles(runs: Sequence[Run]) -> list[str]:
+    """Return the metrics of thresholds chosen on the reported images that all runs have."""
+    bases = [name for name, metric in METRICS.items() if metric.kind == "oracle"]
+    return _measured_of(bases, [run.summary for run in runs])
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,11 @@ def best_line(summary: pd.DataFrame) -> tuple[Metric, dict[str, Any]]:
     """
     runs = summary["run"].nunique() if "run" in summary else 1
     network = summary[~summary["method"].isin(CONTROLS) & summary["value"].notna()]
-    for name in JUDGES:
+    for name in _measured_of(JUDGES, [summary]):
         found = network[network["metric"] == name]
         if found.empty or ("run" in found and found["run"].nunique() < runs):
             continue
-        metric = metric_of(name)
+        metric = described(name)
         ordered = found.sort_values("value", ascending=metric.better == "lower", kind="stable")
         return metric, {str(key): value for key, value in ordered.iloc[0].items()}
     raise UserError(f"the runs share none of {', '.join(JUDGES)}, so none can be called best")
@@ -92,7 +102,8 @@ def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
 
 def comparisons(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """Return the comparison by every metric of TESTED that all runs measured, by its name."""
-    found = {name: comparison(runs, name) for name in TESTED}
+    names = _measured_of(TESTED, [run.summary for run in runs])
+    found = {name: comparison(runs, name) for name in names}
     return {name: frame for name, frame in found.items() if len(frame)}
 
 
@@ -108,14 +119,17 @@ def oracle_differences(
 
     Args:
         runs: joined on common images.
-        metric: one of ORACLES.
+        metric: one of `oracles`.
         resamples: of the interval.
         seed: seeds the resampling.
 
     Returns:
         Columns candidate, reference, metric, value, difference (candidate - reference, points),
-        ci_low, ci_high, n; empty where fewer than two cells were measured on a common image.
+        ci_low, ci_high, n; empty where fewer than two cells were measured on a common image, or
+        where the runs' protocols of that name have different IoU levels.
     """
+    if len({run.protocols[protocol_name(metric)].iou_levels for run in runs}) > 1:
+        return pd.DataFrame()
     hits = {
         (f"{run.name}, " if len(runs) > 1 else "") + cell_name(cell): _threshold_hits(
             run, cell, metric
@@ -158,14 +172,13 @@ def _best_layers(summary: pd.DataFrame, metric: str) -> list[Cell]:
 
 def _threshold_hits(run: Run, cell: Cell, metric: str) -> tuple[pd.Index, list[np.ndarray]]:
     """Return the image ids of a cell and, by IoU level, its hits at every threshold."""
-    column = METRICS[metric].column
-    protocol = column.partition("@")[2]
-    node = ((run.run.get("config") or {}).get("protocols") or {}).get(protocol) or {}
+    protocol = run.protocols[protocol_name(metric)]
     rows = cell_rows(scored(run.rows), cell)
-    rows = rows[rows[column].notna()]
-    masks, top = level_masks(rows, protocol)
-    interval = float(node.get("interval") or 0.001)
-    hits = max_box_acc.distinct_hits(masks, top, levels=ORACLES[metric], interval=interval)
+    rows = rows[rows[f"iou_hits@{protocol.name}"].notna()]
+    masks, top = level_masks(rows, protocol.name)
+    assert protocol.interval is not None  # a protocol that sweeps has one
+    levels = len(protocol.iou_levels)
+    hits = max_box_acc.distinct_hits(masks, top, levels=levels, interval=protocol.interval)
     return pd.Index(rows["image_id"]), hits
 
 

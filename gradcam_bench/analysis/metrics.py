@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.localization.protocol import iou_text
+
+if TYPE_CHECKING:
+    from gradcam_bench.localization.protocol import Protocol
+
 
 Kind = Literal["proportion", "mean", "class_mean", "oracle", "pooled"]
 
@@ -29,7 +35,9 @@ class Metric:
             average precision of the pixels of all images together, bootstrapped over images.
         complement: the value is one minus the mean (an error).
         source: where the definition comes from, with the section of the paper.
-        definition: one line.
+        wording: the definition in one line, with "{iou}" where the IoU levels belong.
+        iou_levels: the levels of a hit that the plain name stands for; empty where there are none.
+        protocol: the swept protocol that the plain name stands for; empty for other metrics.
     """
 
     name: str
@@ -42,7 +50,14 @@ class Metric:
     kind: Kind
     complement: bool
     source: str
-    definition: str
+    wording: str
+    iou_levels: tuple[float, ...] = ()
+    protocol: str = ""
+
+    @property
+    def definition(self) -> str:
+        """One line, with the IoU levels."""
+        return self.wording.format(iou=iou_text(self.iou_levels))
 
     @property
     def scale(self) -> float:
@@ -57,8 +72,18 @@ class Metric:
         return f"{self.title}{unit}{arrow}"
 
 
-def _error(name: str, title: str, column: str, source: str, definition: str) -> Metric:
-    return Metric(name, title, "%", 0, 100, "lower", column, "proportion", True, source, definition)
+def _error(
+    name: str,
+    title: str,
+    column: str,
+    source: str,
+    wording: str,
+    *,
+    iou_levels: tuple[float, ...] = (),
+) -> Metric:
+    return Metric(
+        name, title, "%", 0, 100, "lower", column, "proportion", True, source, wording, iou_levels
+    )
 
 
 def _share(
@@ -67,19 +92,32 @@ def _share(
     better: Literal["lower", "higher", ""],
     kind: Kind,
     source: str,
-    definition: str,
+    wording: str,
     *,
     column: str = "",
     unit: str = "",
 ) -> Metric:
     high = 100.0 if unit == "%" else 1.0
-    return Metric(
-        name, title, unit, 0, high, better, column or name, kind, False, source, definition
-    )
+    return Metric(name, title, unit, 0, high, better, column or name, kind, False, source, wording)
+
+
+def _box_accuracy(
+    name: str,
+    title: str,
+    kind: Kind,
+    wording: str,
+    *,
+    protocol: str,
+    iou_levels: tuple[float, ...],
+    column: str = "",
+) -> Metric:
+    """Return a metric of a swept protocol's boxes, in percent."""
+    share = _share(name, title, "higher", kind, _CHOE, wording, column=column, unit="%")
+    return replace(share, protocol=protocol, iou_levels=iou_levels)
 
 
 def _score(
-    name: str, title: str, better: Literal["lower", "higher"], source: str, definition: str
+    name: str, title: str, better: Literal["lower", "higher"], source: str, wording: str
 ) -> Metric:
     return Metric(
         name,
@@ -92,7 +130,7 @@ def _score(
         "mean",
         False,
         source,
-        definition,
+        wording,
     )
 
 
@@ -126,7 +164,8 @@ _ALL = (
         "GT-known loc. error",
         "gt_known_loc",
         _ILSVRC,
-        "images whose box, from the map of the true class, overlaps no true box by IoU 0.5",
+        "images whose box, from the map of the true class, overlaps no true box by IoU {iou}",
+        iou_levels=(0.5,),
     ),
     _error(
         "loc_err_top1",
@@ -208,44 +247,40 @@ _ALL = (
         "defined here, after Selvaraju et al. 2017",
         "energy on the own object over the energy on both objects",
     ),
-    _share(
+    _box_accuracy(
         "max_box_acc",
         "MaxBoxAcc, oracle",
-        "higher",
         "oracle",
-        _CHOE,
-        "boxes right at IoU 0.5, at the best threshold for these very images (oracle threshold)",
+        "boxes right at IoU {iou}, at the best threshold for these very images (oracle threshold)",
+        protocol="wsol_v1",
+        iou_levels=(0.5,),
         column="iou_hits@wsol_v1",
-        unit="%",
     ),
-    _share(
+    _box_accuracy(
         "max_box_acc_v2",
         "MaxBoxAccV2, oracle",
-        "higher",
         "oracle",
-        _CHOE,
-        "mean over IoU 0.3, 0.5, 0.7 of the boxes right at each level's best threshold (oracle)",
+        "mean over IoU {iou} of the boxes right at each level's best threshold (oracle)",
+        protocol="wsol_v2",
+        iou_levels=(0.3, 0.5, 0.7),
         column="iou_hits@wsol_v2",
-        unit="%",
     ),
-    _share(
+    _box_accuracy(
         "box_acc_split",
         "BoxAcc, split",
-        "higher",
         "proportion",
-        _CHOE,
-        "boxes right at IoU 0.5, at the threshold chosen on other images (split threshold)",
-        unit="%",
+        "boxes right at IoU {iou}, at the threshold chosen on other images (split threshold)",
+        protocol="wsol_v1",
+        iou_levels=(0.5,),
     ),
-    _share(
+    _box_accuracy(
         "box_acc_v2_split",
         "BoxAccV2, split",
-        "higher",
         "mean",
-        _CHOE,
-        "mean over IoU 0.3, 0.5, 0.7 of the boxes right at each level's threshold from other images"
+        "mean over IoU {iou} of the boxes right at each level's threshold from other images"
         " (split)",
-        unit="%",
+        protocol="wsol_v2",
+        iou_levels=(0.3, 0.5, 0.7),
     ),
     _share(
         "pxap",
@@ -382,3 +417,76 @@ def metric_of(name: str) -> Metric:
     if base not in METRICS:
         raise UserError(f"no metric is called {name!r}; there are: {', '.join(METRICS)}")
     return METRICS[base]
+
+
+def oracle_name(protocol: Protocol) -> str:
+    """Return the metric that a swept protocol's best thresholds give.
+
+    Returns:
+        `max_box_acc@P` of a protocol P with one IoU level, `max_box_acc_v2@P` of one with several.
+        The names without suffix belong to wsol_v1 and wsol_v2 at the levels they were published
+        with: 0.5, and 0.3, 0.5, 0.7.
+    """
+    return _swept_name(protocol, "max_box_acc", "max_box_acc_v2")
+
+
+def split_name(protocol: Protocol) -> str:
+    """Return the metric that thresholds from other images give; named as in `oracle_name`."""
+    return _swept_name(protocol, "box_acc_split", "box_acc_v2_split")
+
+
+def _swept_name(protocol: Protocol, one: str, several: str) -> str:
+    name = one if len(protocol.iou_levels) == 1 else several
+    published = (METRICS[name].protocol, METRICS[name].iou_levels)
+    plain = (protocol.name, protocol.iou_levels) == published
+    return name if plain else f"{name}@{protocol.name}"
+
+
+def protocol_name(name: str) -> str:
+    """Return the protocol of a metric of summary.csv: its suffix, or what the plain name means.
+
+    Empty for a metric that depends on no protocol, or on the run's first.
+    """
+    return name.partition("@")[2] or metric_of(name).protocol
+
+
+def names_of(base: str, have: Iterable[str]) -> list[str]:
+    """Return under which names a metric stands in a summary.
+
+    Args:
+        base: a name of METRICS.
+        have: the summary's metrics.
+
+    Returns:
+        The plain name, if it is there, and for a metric of a swept protocol those with a suffix.
+    """
+    names = list(dict.fromkeys(have))
+    further = [name for name in names if METRICS[base].protocol and name.startswith(f"{base}@")]
+    return [name for name in names if name == base] + further
+
+
+def described(name: str, protocols: Mapping[str, Protocol] | None = None) -> Metric:
+    """Return a metric of summary.csv as this run measured it.
+
+    Args:
+        name: with its protocol's suffix, if it has one.
+        protocols: of the run, from `protocols.run_protocols`; without them the definition names
+            the published IoU levels.
+
+    Returns:
+        The metric with its whole name; the title says the suffix ("MaxBoxAcc, oracle @ mine") and
+        the definition the IoU levels of the run's own protocol.
+
+    Raises:
+        UserError: for a name that is not in METRICS.
+    """
+    metric, suffix = metric_of(name), name.partition("@")[2]
+    if suffix:
+        metric = replace(metric, name=name, title=f"{metric.title} @ {suffix}")
+    if not metric.iou_levels or not protocols:
+        return metric
+    protocol = protocols.get(protocol_name(name) or next(iter(protocols)))
+    if protocol is None:
+        return metric
+    swept = bool(metric.protocol)
+    return replace(metric, iou_levels=protocol.iou_levels if swept else protocol.iou_levels[:1])

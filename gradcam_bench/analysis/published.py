@@ -14,7 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from gradcam_bench.analysis import comparability
+from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
+from gradcam_bench.localization.protocol import run_protocols
 from gradcam_bench.names import CONTROLS
 
 COLUMNS = (
@@ -22,26 +25,14 @@ COLUMNS = (
     "published", "reproduction", "difference", "comparable", "source",
 )  # fmt: skip
 
-_DATASETS = {
-    "ImageNet": "ilsvrc_val",
-    "Imagenette": "imagenette_val",
-}
-
 _POOLED = (
     "googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "densenet121",
     "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
 )  # fmt: skip
-"""Networks that end in global average pooling and one linear layer: there CAM is Grad-CAM."""
+"""Networks that end in global average pooling and one linear layer.
 
-_PROTOCOL_FREE = ("cls_err_top1", "cls_err_top5")
-
-_OURS = {
-    "rise": ("deletion_auc", "insertion_auc"),
-    "torchray": ("pointing_hit_per_class",),
-    "soft mask": ("average_drop", "increase_in_confidence"),  # of image * map, as ours
-}
-
-_SWEPT = {"wsol_v1": "max_box_acc", "wsol_v2": "max_box_acc_v2"}
+There CAM is Grad-CAM at the last convolutional layer, the one that conf/model names.
+"""
 
 
 def published() -> pd.DataFrame:
@@ -109,7 +100,7 @@ def compare(
             "comparable": "not run here",
         }
         if ours is not None:
-            reasons = _reasons(row, ours, run)
+            reasons = comparability.reasons(row, ours, run)
             line |= {
                 "ours": ours["value"],
                 "ci_low": ours["ci_low"],
@@ -141,74 +132,19 @@ def _ours(
     summary: pd.DataFrame, run: Mapping[str, Any], row: Mapping[Hashable, Any]
 ) -> dict[Hashable, Any] | None:
     """Return our line for a published one: its protocol and layer where they were run."""
-    protocols = list((run.get("config") or {}).get("protocols") or ["gradcam2017"])
+    protocols = list(run_protocols(run))
     name = row["metric"]
-    if row["protocol"] in protocols[1:] and row["protocol"] not in _SWEPT:
+    if row["protocol"] in protocols[1:] and not metric_of(name).protocol:
         name = f"{row['metric']}@{row['protocol']}"
     found = summary[(summary["metric"] == name) & summary["value"].notna()]
     if row["method"]:
-        mine = {row["method"]}
+        mine = found["method"] == row["method"]
         if row["method"] == "cam" and run.get("model") in _POOLED:
-            mine.add("grad_cam")
-        found = found[found["method"].isin(mine)]
+            pooled = found["layer"] == comparability.default_layer(str(run["model"]))
+            mine |= (found["method"] == "grad_cam") & pooled
+        found = found[mine]
     if row["layer"] and (found["layer"] == row["layer"]).any():
         found = found[found["layer"] == row["layer"]]
     elif not row["method"]:
         found = found[~found["method"].isin(CONTROLS)]
     return found.to_dict("records")[-1] if len(found) else None
-
-
-def _reasons(
-    row: Mapping[Hashable, Any], ours: Mapping[Hashable, Any], run: Mapping[str, Any]
-) -> list[str]:
-    """Return everything that is known to stand between a published number and ours."""
-    config = run.get("config") or {}
-    reasons = []
-    if row["model"] and row["model"] != run.get("model"):
-        reasons.append(f"another network ({row['model_in_paper']})")
-    elif row["model"] and not _same_weights(row["weights"], run):
-        stated = row["weights"] != "not stated"
-        reasons.append(f"other weights ({row['weights']})" if stated else "weights not stated")
-    if row["layer"] and row["layer"] != ours["layer"] and row["model"] == run.get("model"):
-        reasons.append(f"other layer ({row['layer']})")
-    target = str((config.get("dataset") or {}).get("_target_", "")).rpartition(".")[2]
-    if _DATASETS.get(target, target) != row["dataset"]:
-        reasons.append(f"other images ({row['dataset']})")
-    elif ours["n"] < 0.99 * row["images"]:
-        reasons.append(f"subset ({ours['n']:,} of {row['images']:,} images)")
-    geometry = config.get("geometry")
-    if not row["geometry"]:
-        reasons.append("preprocessing not stated")
-    elif geometry and geometry != row["geometry"]:
-        reasons.append(f"other preprocessing ({row['geometry']} there, {geometry} here)")
-    if not _same_protocol(row, ours, config):
-        reasons.append(f"other protocol ({row['protocol']})")
-    if row["confidence"] != "read":
-        reasons.append("recalled rather than read")
-    return [*reasons, row["note"]] if row["note"] else reasons
-
-
-def _same_weights(weights: str, run: Mapping[str, Any]) -> bool:
-    mine = str(run.get("weights") or "")
-    if weights.startswith("torchvision"):
-        return "IMAGENET1K_V1" in mine and not (
-            weights.endswith("DEFAULT") and run.get("model") in ("resnet50", "mobilenet_v3_large")
-        )
-    return weights == "TensorFlow" and str(run.get("model", "")).startswith("efficientnet_lite")
-
-
-def _same_protocol(
-    row: Mapping[Hashable, Any], ours: Mapping[Hashable, Any], config: Mapping[str, Any]
-) -> bool:
-    if row["metric"] in _PROTOCOL_FREE:
-        return True
-    protocol = row["protocol"]
-    if protocol in _SWEPT:
-        return row["metric"] == _SWEPT[protocol]
-    if protocol == "rise":
-        steps = (config.get("faithfulness") or {}).get("steps")
-        return row["metric"] in _OURS["rise"] and steps in (None, 28)
-    if protocol in _OURS:
-        return row["metric"] in _OURS[protocol]
-    main = next(iter(config.get("protocols") or {}), "gradcam2017")
-    return protocol == (str(ours["metric"]).partition("@")[2] or main)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradcam_bench.analysis.split_scores import with_split_scores
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
-from gradcam_bench.localization import split_thresholds
+from gradcam_bench.localization.protocol import Protocol, run_protocols
 from gradcam_bench.store.parts import read_gallery, read_rows, read_run
 
 
@@ -24,7 +26,7 @@ class Run:
         name: the model's name; several runs of one model carry their folder's name as well.
         directory: where it is stored.
         rows: one per image, method and layer; where `thresholds_from` was given, with the columns
-            of `calibration.with_split_scores`.
+            of `split_scores.with_split_scores`.
         run: the content of run.json.
         summary: `tables.summarize` of the rows.
         pictures: what is kept for the gallery; empty where nothing is.
@@ -39,6 +41,11 @@ class Run:
     pictures: pd.DataFrame
     drawn: dict[str, Figure] = field(default_factory=dict, compare=False, repr=False)
 
+    @cached_property
+    def protocols(self) -> dict[str, Protocol]:
+        """The protocols that the rows were scored under, by name, in the run's order."""
+        return run_protocols(self.run)
+
 
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     """Read a run and summarize its rows anew.
@@ -48,9 +55,9 @@ def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     """
     directory = Path(directory)
     rows, run = read_rows(directory), read_run(directory)
-    rows = split_thresholds.with_split_scores(rows, run)
+    rows = with_split_scores(rows, run)
     config = run.get("config") or {}
-    summary = summarize(rows, seed=int(config.get("seed") or 0), protocols=config.get("protocols"))
+    summary = summarize(rows, seed=int(config.get("seed") or 0), protocols=run_protocols(run))
     try:
         pictures = read_gallery(directory)
     except UserError:

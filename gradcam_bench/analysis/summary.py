@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +16,19 @@ from gradcam_bench.analysis.intervals import (
     mean_estimates,
     resample_counts,
 )
-from gradcam_bench.analysis.metrics import METRICS, Metric
+from gradcam_bench.analysis.metrics import (
+    METRICS,
+    Metric,
+    metric_of,
+    oracle_name,
+)
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc, pxap
+from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.names import Cell
 from gradcam_bench.store.rows import Layout, cell_rows, cells, layout, level_masks, measured, scored
 
 SUMMARY_COLUMNS = ("method", "layer", "metric", "value", "ci_low", "ci_high", "n", "n_undefined")
-
-_SWEEPS = {"wsol_v1": (1, 0.001), "wsol_v2": (3, 0.001)}  # IoU levels, step of the thresholds
 
 ERROR_RATE = "error_rate"
 """The share of images that could not be scored; they take part in no other number."""
@@ -37,7 +40,7 @@ def summarize(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-    protocols: Mapping[str, Mapping[str, Any]] | None = None,
+    protocols: Mapping[str, Protocol] | None = None,
 ) -> pd.DataFrame:
     """Return the tidy summary: one line per method, layer and metric, with an interval.
 
@@ -52,15 +55,16 @@ def summarize(
         confidence: coverage of the intervals.
         resamples: bootstrap resamples.
         seed: seeds the resampling.
-        protocols: run.json's, for the IoU levels and the interval of oracle protocols other than
-            wsol_v1 and wsol_v2 at 0.001.
+        protocols: of the run, from `protocols.run_protocols`: the IoU levels and the interval of
+            those that sweep.
 
     Returns:
         Columns `method layer metric value ci_low ci_high n n_undefined`; errors and MaxBoxAcc in
         percent, shares in [0, 1] (see `metrics.METRICS`).
 
     Raises:
-        UserError: if there are no rows, an image occurs twice in a cell, or it is in two groups.
+        UserError: if there are no rows, an image occurs twice in a cell or is in two groups, or the
+            rows were swept under a protocol that is not given.
     """
     if rows.empty:
         raise UserError("there are no rows to summarize: did the run score any image?")
@@ -74,10 +78,10 @@ def summarize(
     counts = resample_counts(
         len(places.images), groups=places.groups, resamples=resamples, seed=seed
     )
-    for name, metric, column in _present(good):
+    for name, metric, column in _present(good, protocols or {}):
         if metric.kind == "oracle":
-            sweep = _sweep(column.split("@", 1)[1], protocols or {})
-            score = _oracle(column.split("@", 1)[1], sweep, places.largest_group, confidence)
+            protocol = _known(column.split("@", 1)[1], protocols or {})
+            score = _oracle(protocol, places.largest_group, confidence)
             found = _together(good, places, column, counts, score)
         elif metric.kind == "pooled":
             found = _together(good, places, column, counts, partial(_pxap, confidence=confidence))
@@ -89,33 +93,35 @@ def summarize(
     return _frame(lines, pairs)
 
 
-def _present(rows: pd.DataFrame) -> list[tuple[str, Metric, str]]:
+def _present(
+    rows: pd.DataFrame, protocols: Mapping[str, Protocol]
+) -> list[tuple[str, Metric, str]]:
     """Return (name, metric, column) of what the rows hold, protocols' suffixes included."""
-    protocols = list(dict.fromkeys(c.split("@", 1)[1] for c in rows.columns if "@" in c))
+    suffixes = list(dict.fromkeys(c.split("@", 1)[1] for c in rows.columns if "@" in c))
+    swept = {}
+    for name in suffixes:
+        if measured(rows, f"iou_hits@{name}"):
+            swept[oracle_name(_known(name, protocols))] = f"iou_hits@{name}"
     found = []
-    for suffix in ["", *(f"@{protocol}" for protocol in protocols)]:
+    for suffix in ["", *(f"@{name}" for name in suffixes)]:
         for metric in METRICS.values():
-            if not (metric.kind in ("oracle", "pooled") and suffix):
-                column = metric.column + suffix
-                if measured(rows, column):
-                    found.append((metric.name + suffix, metric, column))
-    for protocol in protocols:
-        column = f"iou_hits@{protocol}"
-        if protocol not in _SWEEPS and measured(rows, column):
-            found.append((f"max_box_acc_v2@{protocol}", METRICS["max_box_acc_v2"], column))
-    return found
+            if metric.kind == "oracle":
+                column = swept.get(metric.name, "") if not suffix else ""
+            else:
+                column = "" if metric.kind == "pooled" and suffix else metric.column + suffix
+            if measured(rows, column):
+                found.append((metric.name + suffix, metric, column))
+    further = [(name, column) for name, column in swept.items() if "@" in name]
+    return found + [(name, metric_of(name), column) for name, column in further]
 
 
-def _sweep(protocol: str, protocols: Mapping[str, Mapping[str, Any]]) -> tuple[int, float]:
-    """Return how many IoU levels an oracle protocol has, and the step of its thresholds."""
-    if protocol in protocols:
-        node = protocols[protocol]
-        return len(node["iou_levels"]), float(node["interval"])
-    if protocol not in _SWEEPS:
+def _known(protocol: str, protocols: Mapping[str, Protocol]) -> Protocol:
+    if protocol not in protocols:
         raise UserError(
-            f"the IoU levels of protocol {protocol!r} are not known: pass protocols= of run.json"
+            f"the IoU levels of protocol {protocol!r} are not known: pass "
+            "protocols=run_protocols(run), with the content of run.json"
         )
-    return _SWEEPS[protocol]
+    return protocols[protocol]
 
 
 def _estimates(
@@ -137,13 +143,14 @@ def _estimates(
 
 
 def _oracle(
-    protocol: str, sweep: tuple[int, float], largest_group: int, confidence: float
+    protocol: Protocol, largest_group: int, confidence: float
 ) -> Callable[[pd.DataFrame, np.ndarray], Estimate]:
     """Return what scores the best threshold of a cell's rows."""
-    levels, interval = sweep
+    assert protocol.interval is not None  # a protocol that sweeps has one
+    levels, interval = len(protocol.iou_levels), protocol.interval
 
     def score(cell: pd.DataFrame, counts: np.ndarray) -> Estimate:
-        masks, top = level_masks(cell, protocol)
+        masks, top = level_masks(cell, protocol.name)
         hits = max_box_acc.distinct_hits(masks, top, levels=levels, interval=interval)
         return best_threshold_estimate(
             hits, counts, confidence=confidence, largest_group=largest_group

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +56,8 @@ class Protocol:
         box: "half_open", or "cv2": x, y, x + w, y + h with the far corner clamped to size - 1.
         iou: areas from "half_open" widths, or "inclusive" ones (+1).
         ground_truth: corners kept as "float", or "truncated" to integers in the input's frame.
-        iou_levels: ascending, in (0, 1]; a hit is IoU >= level, an accuracy the mean over levels.
+        iou_levels: ascending, in (0, 1]; a hit is IoU >= level. One level where the threshold is
+            fixed; a swept protocol may have several, and its accuracy is the mean over them.
 
     Raises:
         UserError: a value outside its choices or range, or choices that exclude one another.
@@ -118,6 +121,8 @@ class Protocol:
             raise self._error("threshold", "a number, because threshold_rule is 'fixed'", None)
         if self.threshold_rule == "fixed" and self.interval is not None:
             raise self._error("interval", "null, because the threshold is fixed", self.interval)
+        if self.threshold_rule == "fixed" and len(self.iou_levels) > 1:
+            raise self._error("iou_levels", "one level: the threshold is fixed", self.iou_levels)
         if self.threshold_rule == "oracle" and self.threshold is not None:
             raise self._error("threshold", "null: an oracle threshold is swept", self.threshold)
         if self.threshold_rule != "fixed" and self.interval is None:
@@ -149,3 +154,47 @@ class Protocol:
             return np.array([self.threshold])
         assert self.interval is not None  # __post_init__ holds this
         return np.arange(0, 1, self.interval)
+
+
+def iou_text(levels: Sequence[float]) -> str:
+    """Return IoU levels as sentences and axes write them, e.g. "0.3, 0.5, 0.7"."""
+    return ", ".join(f"{level:g}" for level in levels)
+
+
+def protocol_of(node: Mapping[str, Any], key: str = "") -> Protocol:
+    """Build a protocol from its stored config, as run.json keeps it.
+
+    Args:
+        node: the arguments of `Protocol`; `_target_` is ignored.
+        key: the protocol's key in the config, for the message.
+
+    Raises:
+        UserError: arguments are missing or unknown, or have values that `Protocol` refuses.
+    """
+    values = {name: value for name, value in node.items() if name != "_target_"}
+    try:
+        return Protocol(**values)
+    except TypeError as error:
+        raise UserError(
+            f"run.json does not hold protocol {key!r} as conf/protocol writes it "
+            f"({error}): run again, or restore run.json."
+        ) from error
+
+
+def run_protocols(run: Mapping[str, Any]) -> dict[str, Protocol]:
+    """Return the protocols that a run was scored under, by the name its columns carry.
+
+    Everything derived from stored rows takes IoU levels, thresholds and intervals from here.
+
+    Args:
+        run: the content of run.json. One without protocols gives none.
+
+    Returns:
+        In the run's order: the first one's columns have no suffix.
+
+    Raises:
+        UserError: a protocol is not stored whole.
+    """
+    nodes = (run.get("config") or {}).get("protocols") or {}
+    found = [protocol_of(node or {}, key) for key, node in nodes.items()]
+    return {protocol.name: protocol for protocol in found}

@@ -10,17 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.localization.max_box_acc import max_box_acc, threshold_hits
-from gradcam_bench.localization.protocol import Protocol
+from gradcam_bench.localization.max_box_acc import max_box_acc
+from gradcam_bench.localization.protocol import protocol_of
 from gradcam_bench.names import CONTROLS, cell_name
 from gradcam_bench.store import parts
 from gradcam_bench.store.rows import cell_rows, level_masks, measured, scored
-
-_COLUMNS = {"wsol_v1": "box_acc_split", "wsol_v2": "box_acc_v2_split"}
 
 _SIZES = ("limit", "length")  # keys of a data set that only say how much of it
 
@@ -111,7 +108,7 @@ def _chosen(
                 f"{told} was scored under another {name}: {key} is {there.get(key)} there, "
                 f"{value} here."
             )
-    protocol = Protocol(**{key: value for key, value in node.items() if key != "_target_"})
+    protocol = protocol_of(node, name)
     good = scored(rows)
     found: dict[str, dict[str, list[float]]] = {}
     for method in mine["methods"]:
@@ -126,40 +123,3 @@ def _chosen(
             best = max_box_acc(*level_masks(cell, name), protocol).best_threshold
             found.setdefault(method, {})[layer] = best.tolist()
     return found
-
-
-def with_split_scores(rows: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a run with what the thresholds of another, if it was given one, score.
-
-    Args:
-        rows: one per image, method and layer.
-        run: run.json's content.
-
-    Returns:
-        The rows with `box_acc_split` (wsol_v1), `box_acc_v2_split` (wsol_v2), and with a suffix
-        "@P" those of a further protocol P: the share of the IoU levels reached, each at its own
-        threshold, in [0, 1]; NaN where undefined.
-    """
-    columns = {}
-    for protocol, methods in run.get("thresholds", {}).get("chosen", {}).items():
-        if not measured(rows, f"iou_hits@{protocol}"):  # every image broke
-            continue
-        defined = rows[f"iou_hits@{protocol}"].notna()
-        column = np.full(len(rows), np.nan)
-        for method, layers in methods.items():
-            for layer, thresholds in layers.items():
-                here = (rows["method"] == method) & (rows["layer"] == layer) & defined
-                if here.any():
-                    column[here] = _reached(*level_masks(rows[here], protocol), thresholds)
-        several = "_v2" if len(thresholds) > 1 else ""
-        columns[_COLUMNS.get(protocol, f"box_acc{several}_split@{protocol}")] = column
-    return rows.assign(**columns)
-
-
-def _reached(masks: np.ndarray, top: np.ndarray, thresholds: list[float]) -> np.ndarray:
-    """Return the share of the IoU levels that each image reaches, each at its threshold."""
-    hits = [
-        threshold_hits(masks, top, bit=bit, thresholds=np.array([threshold]))[:, 0]
-        for bit, threshold in enumerate(thresholds)
-    ]
-    return np.mean(hits, axis=0)

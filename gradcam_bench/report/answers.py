@@ -11,15 +11,15 @@ import pandas as pd
 
 from gradcam_bench.analysis import published
 from gradcam_bench.analysis.best import (
-    ORACLES,
     Best,
     best_cell,
     best_line,
     comparisons,
     oracle_differences,
+    oracles,
 )
 from gradcam_bench.analysis.failures import error_by_group, failure_kinds
-from gradcam_bench.analysis.metrics import METRICS, Metric, metric_of
+from gradcam_bench.analysis.metrics import Metric, described, metric_of
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import CONTROLS
@@ -60,7 +60,8 @@ def shows(summary: pd.DataFrame) -> str:
         at = (found["method"] == line["method"]) & (found["layer"] == line["layer"])
         mine = found[at].to_dict("records")
         if mine:
-            parts.append(f"{METRICS[name].title} {_with_controls(METRICS[name], mine[0], found)}")
+            shown = described(name)
+            parts.append(f"{shown.title} {_with_controls(shown, mine[0], found)}")
     return f"{_place(summary, line)}: {'; '.join(parts)}; {line['n']:,} images."
 
 
@@ -99,7 +100,7 @@ def answers(runs: Sequence[Run], tests: Mapping[str, pd.DataFrame] | None = None
     best = best_cell(runs)
     tests = comparisons(runs) if tests is None else tests
     compared = tests.get(best.metric.name, pd.DataFrame())
-    if compared.empty and best.metric.name in ORACLES:
+    if compared.empty and best.metric.name in oracles(runs):
         compared = oracle_differences(runs, best.metric.name)
     found = [
         _which(best, runs),

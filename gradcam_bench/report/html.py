@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -13,10 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gradcam_bench.analysis import failures, published
-from gradcam_bench.analysis.best import ORACLES, best_cell, oracle_differences
-from gradcam_bench.analysis.metrics import METRICS, metric_of
+from gradcam_bench.analysis.best import best_cell, oracle_differences, oracles
+from gradcam_bench.analysis.metrics import METRICS, Metric, described, metric_of, names_of
 from gradcam_bench.analysis.stored_run import Run, joined_summary
 from gradcam_bench.errors import UserError
+from gradcam_bench.localization.protocol import Protocol, iou_text
 from gradcam_bench.names import CONTROLS, Cell
 from gradcam_bench.report import answers, tables
 from gradcam_bench.report.figures import catalogue, style
@@ -66,11 +68,11 @@ def render(
         headline=_headline(runs),
         exports=_exports(runs),
         charts=_charts(runs, joint),
-        tests=_tests(tests),
+        tests=_tests(runs, tests),
         oracles=_oracles(runs),
         papers=_papers(runs),
         failures=[_failures(run) for run in runs],
-        definitions=_definitions(runs),
+        definitions=definitions(runs),
         gallery={
             "runs": [
                 gallery_data(run, images, best=_best_cell(run))
@@ -92,7 +94,6 @@ def _run_context(run: Run) -> dict[str, Any]:
     """Return what was run and how, as (name, text) lines."""
     stored, config = run.run, run.run.get("config") or {}
     dataset = config.get("dataset") or {}
-    protocols = config.get("protocols") or {}
     versions = stored.get("versions") or {}
     seconds, n = stored.get("seconds"), stored.get("n_images")
     lines = {
@@ -101,7 +102,7 @@ def _run_context(run: Run) -> dict[str, Any]:
         "Data": f"{str(dataset.get('_target_', '?')).rpartition('.')[2]}, {n} images",
         "Data fingerprint": stored.get("data_fingerprint"),
         "Input": f"{config.get('geometry', '?')} to the network's size",
-        "Protocols": ", ".join(_protocol(name, node) for name, node in protocols.items()),
+        "Protocols": "; ".join(map(_protocol, run.protocols.values())),
         "Split thresholds": _split(stored.get("thresholds")),
         "Layers": ", ".join(stored.get("layers") or []),
         "Methods": ", ".join(config.get("methods") or []),
@@ -116,12 +117,12 @@ def _run_context(run: Run) -> dict[str, Any]:
     return {"name": run.name, "lines": [(key, str(text)) for key, text in lines.items() if text]}
 
 
-def _protocol(name: str, node: dict[str, Any] | None) -> str:
-    threshold = (node or {}).get("threshold")
-    rule = (node or {}).get("threshold_rule")
-    if rule == "oracle":
-        return f"{name} (oracle threshold: chosen on these images)"
-    return f"{name} (threshold {threshold:g})" if threshold is not None else name
+def _protocol(protocol: Protocol) -> str:
+    """Return "wsol_v1 (IoU 0.5; oracle threshold: chosen on these images, in steps of 0.001)"."""
+    rule = f"threshold {protocol.threshold}"
+    if protocol.swept:
+        rule = f"oracle threshold: chosen on these images, in steps of {protocol.interval:g}"
+    return f"{protocol.name} (IoU {iou_text(protocol.iou_levels)}; {rule})"
 
 
 def _split(thresholds: dict[str, Any] | None) -> str | None:
@@ -161,8 +162,14 @@ def _headline(runs: Sequence[Run]) -> dict[str, Any]:
         lines.append(
             {"key": key if len(runs) > 1 else key[1:], "control": control, "cells": values}
         )
-    heads = [{"name": name, "metric": metric_of(name)} for name in names]
+    heads = [{"name": name, "metric": _described(runs, name)} for name in names]
     return {"columns": ["run", "method", "layer"][len(runs) < 2 :], "heads": heads, "lines": lines}
+
+
+def _described(runs: Sequence[Run], name: str) -> Metric:
+    """Return a metric as the first run that has it measured it."""
+    run = next(run for run in runs if name in set(run.summary["metric"]))
+    return described(name, run.protocols)
 
 
 def _best_of(wide: pd.DataFrame, name: str) -> float:
@@ -217,10 +224,10 @@ def _jpeg(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _tests(tests: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+def _tests(runs: Sequence[Run], tests: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """Return one family of paired tests a metric."""
     return [
-        {"metric": metric_of(name), "lines": frame.to_dict("records")}
+        {"metric": _described(runs, name), "lines": frame.to_dict("records")}
         for name, frame in tests.items()
     ]
 
@@ -228,11 +235,10 @@ def _tests(tests: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
 def _oracles(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the differences of accuracies whose threshold was chosen on these images."""
     found = []
-    for name in ORACLES:
-        if all(name in set(run.summary["metric"]) for run in runs):
-            frame = oracle_differences(runs, name)
-            if len(frame):
-                found.append({"metric": metric_of(name), "lines": frame.to_dict("records")})
+    for name in oracles(runs):
+        frame = oracle_differences(runs, name)
+        if len(frame):
+            found.append({"metric": _described(runs, name), "lines": frame.to_dict("records")})
     return found
 
 
@@ -273,6 +279,23 @@ def _best_cell(run: Run) -> Cell:
         return cells(run.rows)[0]
 
 
-def _definitions(runs: Sequence[Run]) -> list[Any]:
-    have = {name.partition("@")[0] for run in runs for name in run.summary["metric"]}
-    return [metric for name, metric in METRICS.items() if name in have]
+def definitions(runs: Sequence[Run]) -> list[Metric]:
+    """Return what was measured, each metric once for every set of IoU levels it was measured at.
+
+    Where runs differ in them, the title says whose they are.
+    """
+    found = []
+    for base in METRICS:
+        names = [name for run in runs for name in names_of(base, run.summary["metric"])]
+        for name in dict.fromkeys(names):
+            by_run = {
+                run.name: described(name, run.protocols)
+                for run in runs
+                if name in set(run.summary["metric"])
+            }
+            kinds = list(dict.fromkeys(by_run.values()))
+            for kind in kinds:
+                whose = ", ".join(run for run, metric in by_run.items() if metric == kind)
+                title = kind.title if len(kinds) == 1 else f"{kind.title} ({whose})"
+                found.append(replace(kind, title=title))
+    return found

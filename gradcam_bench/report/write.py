@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradcam_bench.analysis import best
-from gradcam_bench.analysis.metrics import metric_of
+from gradcam_bench.analysis.metrics import described
 from gradcam_bench.analysis.stored_run import Run, joined_summary, load_run, load_runs
 from gradcam_bench.report import html, tables, write
 from gradcam_bench.report.figures import catalogue, style
@@ -188,7 +188,7 @@ def _as_text(tests: pd.DataFrame) -> pd.DataFrame:
     """Return paired tests as a paper prints them."""
     lines = []
     for row in tests.to_dict("records"):
-        metric = metric_of(row["metric"])
+        metric = described(row["metric"])
         ends = interval_text(metric, row["ci_low"], row["ci_high"])
         lines.append(
             {

@@ -59,6 +59,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     build_dataset = bind_dataset(config.dataset)
     build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
     protocols: list[Protocol] = [build() for build in build_protocols]
+    _check_names(list(config.protocols), protocols)
     dataset = build_dataset()
     device = choose_device(config.device)
     model: Model = build_model()
@@ -180,3 +181,13 @@ def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
+
+
+def _check_names(keys: Sequence[str], protocols: Sequence[Protocol]) -> None:
+    """Refuse a protocol whose name, which its columns carry, is not its key in the config."""
+    for key, protocol in zip(keys, protocols, strict=True):
+        if protocol.name != key:
+            raise UserError(
+                f"protocols.{key}.name expects {key!r}, the key it stands under, got "
+                f"{protocol.name!r}: rename the key, e.g. by a file of its own in conf/protocol."
+            )

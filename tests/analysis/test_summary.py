@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from stored import CELLS, break_image, make_rows
+from stored import CELLS, PROTOCOLS, break_image, make_rows
 
 from gradcam_bench.analysis.metrics import METRICS, metric_of
 from gradcam_bench.analysis.summary import ERROR_RATE, summarize
@@ -109,7 +111,7 @@ def test_further_protocols_have_their_suffix():
 
 def test_oracle_accuracies_are_the_best_threshold_written_out():
     rows = make_rows(40, sweep=True)
-    summary = summarize(rows)
+    summary = summarize(rows, protocols=PROTOCOLS)
     cell = rows[(rows["method"] == "grad_cam") & (rows["layer"] == "layer4")]
     masks = np.stack([np.frombuffer(mask, np.uint8) for mask in cell["iou_hits@wsol_v2"]])
     levels = [int(t * 255) for t in np.arange(0, 1, 0.001)]
@@ -121,17 +123,23 @@ def test_oracle_accuracies_are_the_best_threshold_written_out():
 def test_masks_stored_as_lists_count_like_bytes():
     rows = make_rows(10, sweep=True)
     lists = rows.assign(**{"iou_hits@wsol_v1": [list(m) for m in rows["iou_hits@wsol_v1"]]})
-    assert summarize(rows).equals(summarize(lists))
+    one, two = (summarize(some, protocols=PROTOCOLS) for some in (rows, lists))
+    assert one.equals(two)
 
 
 def test_an_unknown_sweep_needs_its_protocol():
     rows = make_rows(10, sweep=True)
     renamed = rows.rename(columns=lambda c: c.replace("wsol_v1", "mine"))
+    with pytest.raises(UserError, match="IoU levels of protocol 'wsol_v1' are not known"):
+        summarize(rows)
     with pytest.raises(UserError, match="IoU levels of protocol 'mine' are not known"):
-        summarize(renamed)
-    summary = summarize(renamed, protocols={"mine": {"iou_levels": [0.5], "interval": 0.001}})
-    expected = value(summarize(rows), "max_box_acc")["value"]
-    assert value(summary, "max_box_acc_v2@mine")["value"] == pytest.approx(expected)
+        summarize(renamed, protocols=PROTOCOLS)
+    mine = replace(PROTOCOLS["wsol_v1"], name="mine")
+    summary = summarize(renamed, protocols=PROTOCOLS | {"mine": mine})
+    expected = value(summarize(rows, protocols=PROTOCOLS), "max_box_acc")["value"]
+    assert value(summary, "max_box_acc@mine")["value"] == pytest.approx(expected)
+    assert "max_box_acc" not in set(summary["metric"])
+    assert "max_box_acc@mine" in tables.headline(summary)
 
 
 def test_a_score_that_is_never_defined_is_no_zero():

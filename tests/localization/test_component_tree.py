@@ -38,7 +38,8 @@ ALL_CHOICES = [
 
 def at(protocol, threshold):
     """Return a swept protocol at one threshold."""
-    return replace(protocol, threshold_rule="fixed", interval=None, threshold=float(threshold))
+    fixed = {"threshold_rule": "fixed", "interval": None, "threshold": float(threshold)}
+    return replace(protocol, **fixed, iou_levels=protocol.iou_levels[:1])
 
 
 def normalised(values):

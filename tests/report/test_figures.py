@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot, rcParams
 from matplotlib.figure import Figure
 from PIL import Image
-from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
+from stored import CELLS, PROTOCOLS, break_image, make_pictures, make_rows, run_json, store_run
 
 from gradcam_bench.analysis import comparison
 from gradcam_bench.analysis.summary import summarize
@@ -15,7 +15,7 @@ from gradcam_bench.report.figures import catalogue, style
 from gradcam_bench.report.figures import gallery as photographs
 
 ROWS = make_rows(sweep=True)
-SUMMARY = summarize(ROWS)
+SUMMARY = summarize(ROWS, protocols=PROTOCOLS)
 NETWORK = CELLS[1]
 
 
@@ -34,7 +34,7 @@ def test_accuracy_against_iou_is_the_share_of_boxes_at_least_that_good():
 
 
 def test_accuracy_against_threshold_peaks_at_max_box_acc():
-    ax = catalogue.accuracy_vs_threshold(ROWS, pairs=[NETWORK])
+    (ax,) = catalogue.accuracy_vs_threshold(ROWS, PROTOCOLS["wsol_v1"], pairs=[NETWORK]).axes
     _, y = drawn_line(ax, "Grad-CAM")
     at = (SUMMARY["metric"] == "max_box_acc") & (SUMMARY["layer"] == "layer4")
     assert y.max() == pytest.approx(SUMMARY[at]["value"].iloc[0])
@@ -84,7 +84,7 @@ def test_nothing_of_a_figure_is_cut_off_or_covered():
     long = [f"features.denseblock4.denselayer{number}" for number in range(18)]
     pairs = [(name, layer) for name in names for layer in long] + list(CELLS[2:])
     rows = make_rows(6, cells=pairs, sweep=True)
-    summary = summarize(rows, resamples=20)
+    summary = summarize(rows, resamples=20, protocols=PROTOCOLS)
     tests = comparison.compare(comparison.candidates(rows, "gt_known_loc_err"), "gt_known_loc_err")
     models = ["efficientnet_lite0", "mobilenet_v3_large", "resnet50", "inception_v3", "c", "d"]
     joint = pd.concat([summary.assign(run=name) for name in models])
@@ -93,7 +93,8 @@ def test_nothing_of_a_figure_is_cut_off_or_covered():
     for drawn in (
         catalogue.layer_sweep(summary), catalogue.heat_table(joint), catalogue.architectures(joint),
         catalogue.paired_differences(tests), catalogue.cost_vs_quality(costs),
-        catalogue.accuracy_vs_threshold(rows, pairs=deep),
+        catalogue.accuracy_vs_threshold(rows, PROTOCOLS["wsol_v1"], pairs=deep),
+        catalogue.accuracy_vs_threshold(rows, PROTOCOLS["wsol_v2"], pairs=deep),
         catalogue.accuracy_vs_iou(rows, pairs=deep),
         catalogue.faithfulness_curves(rows, pairs=deep),
     ):  # fmt: skip
@@ -236,7 +237,7 @@ def test_what_cannot_be_drawn_says_what_is_missing():
     with pytest.raises(UserError, match=r"no deletion curves: run with faithfulness\.enabled"):
         catalogue.faithfulness_curves(rows)
     with pytest.raises(UserError, match="no threshold sweep: run with protocol 'wsol_v1'"):
-        catalogue.accuracy_vs_threshold(rows)
+        catalogue.accuracy_vs_threshold(rows, PROTOCOLS["wsol_v1"])
     with pytest.raises(UserError, match="the summary has no mask_iou; it has: "):
         catalogue.heat_table(SUMMARY, metric="mask_iou")
     with pytest.raises(UserError, match="no picture of cam at layer4 has a box_iou"):

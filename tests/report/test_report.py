@@ -6,10 +6,10 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from stored import CELLS, break_image, make_pictures, make_rows, run_json, store_run
+from stored import CELLS, PROTOCOLS, break_image, make_pictures, make_rows, run_json, store_run
 
 from gradcam_bench.analysis import failures, intervals, stored_run
-from gradcam_bench.analysis.best import ORACLES, best_cell, comparisons, oracle_differences
+from gradcam_bench.analysis.best import best_cell, comparisons, oracle_differences, oracles
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import answers, gallery, write
@@ -148,7 +148,8 @@ def oracle_runs(*, seeds=(0, 1)):
     found = []
     for number, seed in enumerate(seeds):
         rows = make_rows(sweep=True, seed=seed, shift=0.4 * number)
-        found.append(stored_run.Run(f"m{number}", None, rows, {}, summarize(rows), pd.DataFrame()))
+        summary = summarize(rows, protocols=PROTOCOLS)
+        found.append(stored_run.Run(f"m{number}", None, rows, run_json(), summary, pd.DataFrame()))
     return found
 
 
@@ -190,10 +191,13 @@ def test_an_oracle_difference_chooses_both_thresholds_again_in_each_resample():
 
 def test_oracle_metrics_are_told_by_interval_and_never_tested():
     (run,) = oracle_runs(seeds=(0,))
-    assert not set(comparisons([run])) & {*ORACLES, "pointing_hit_per_class"}
+    told = set(oracles([run]))
+    assert told == {"max_box_acc", "max_box_acc_v2"}
+    assert not set(comparisons([run])) & {*told, "pointing_hit_per_class"}
     kept = ["image_id", "method", "layer", "label", "predicted", "error", "top1_correct"]
     rows = run.rows[[*kept, "iou_hits@wsol_v1", "max_level@wsol_v1"]]
-    bare = stored_run.Run("m", None, rows, {}, summarize(rows), pd.DataFrame())
+    summary = summarize(rows, protocols=PROTOCOLS)
+    bare = stored_run.Run("m", None, rows, run_json(), summary, pd.DataFrame())
     assert answers.answers([bare])[0].text.startswith("MaxBoxAcc, oracle ")
     controls = answers.answers([bare])[1]
     assert "p = " not in controls.text

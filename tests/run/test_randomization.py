@@ -44,6 +44,23 @@ def test_new_weights_depend_on_seed_and_layer_only_and_leave_the_global_generato
     assert not torch.equal(a.conv1.weight, other.conv1.weight)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 17])
+@pytest.mark.parametrize("name", ["tiny_inception", "tiny_resnet"])
+def test_no_two_layers_share_a_draw(name, seed):
+    from gradcam_bench.models.zoo import zoo_model
+
+    network = zoo_model(name=name).network
+    names = randomization.weight_layers(network)
+    new = randomization.randomized(network, names, seed=seed)
+    weights = {n: new.get_submodule(n).weight.detach().flatten() for n in names}
+    assert len(weights) > 10
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            # Layers of another shape would share the beginning of the stream, up to its scale.
+            a, b = (weights[n][:100] for n in (one, other))
+            assert abs(np.corrcoef(a, b)[0, 1]) < 0.6, (one, other)
+
+
 def test_similarity_is_one_for_the_same_map_and_minus_one_for_its_opposite():
     maps = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
     ranks, structures = randomization.similarity(maps, maps)

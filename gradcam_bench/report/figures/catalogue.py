@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradcam_bench.analysis import best
-from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.analysis.metrics import METRICS, described
 from gradcam_bench.analysis.stored_run import Run, joined_summary, load_run
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import CONTROLS
@@ -63,7 +63,7 @@ CAPTIONS = {
     "paired_differences": "Paired differences to the best on the same images, with intervals.",
     "score_distributions": "How scores spread over the images; lines inside are quartiles.",
     "faithfulness_curves": "Mean deletion and insertion curves; bands are 95 % intervals.",
-    "accuracy_vs_iou": "Boxes that are right, against the overlap asked for (dotted: 0.5).",
+    "accuracy_vs_iou": "Boxes that are right, against the IoU asked for (dotted: the protocol's).",
     "accuracy_vs_threshold": "Boxes that are right, against the threshold of the map.",
     "gallery": "Best, median and worst images of the gallery.",
 }
@@ -100,9 +100,11 @@ def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
     if measured(rows, "deletion_curve"):
         found["faithfulness_curves"] = partial(faithfulness_curves, rows)
     if measured(rows, "box_iou"):
-        found["accuracy_vs_iou"] = partial(_of_axes, accuracy_vs_iou, rows)
-    if measured(rows, "iou_hits@wsol_v1"):
-        found["accuracy_vs_threshold"] = partial(_of_axes, accuracy_vs_threshold, rows)
+        level = described("gt_known_loc_err", run.protocols).iou_levels[0]
+        found["accuracy_vs_iou"] = partial(_of_axes, partial(accuracy_vs_iou, level=level), rows)
+    swept = [p for p in run.protocols.values() if measured(rows, f"iou_hits@{p.name}")]
+    if swept:
+        found["accuracy_vs_threshold"] = partial(accuracy_vs_threshold, rows, swept[0])
     if len(run.pictures) and measured(rows, "box_iou"):
         names = run.run.get("class_names")
         found["gallery"] = partial(gallery, run.pictures, rows, class_names=names)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gradcam_bench.analysis.metrics import metric_of
+from gradcam_bench.analysis.metrics import described
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import CONTROLS
 from gradcam_bench.report.figures import style
@@ -67,7 +67,7 @@ def layer_sweep(
                     label=style.method_title(method),
                 )  # fmt: skip
             _control_bands(panel, found)
-            panel.set(ylabel=metric_of(name).label, xticks=range(len(layers)))
+            panel.set(ylabel=described(name).label, xticks=range(len(layers)))
             panel.tick_params(axis="x", labelbottom=panel is axes[-1])
             panel.margins(x=0.04)
         axes[-1].set_xticklabels(
@@ -102,7 +102,7 @@ def architectures(
         ax: where to draw.
     """
     found = _lines_of(summary, metric)
-    lower = metric_of(metric).better == "lower"
+    lower = described(metric).better == "lower"
     best = found.sort_values("value", ascending=lower).drop_duplicates(["run", "method"])
     runs = list(dict.fromkeys(found["run"]))
     methods = sorted(dict.fromkeys(found["method"]), key=lambda name: name in CONTROLS)
@@ -121,7 +121,7 @@ def architectures(
         ticks = [
             f"{run}\n(best of {layers[run]})" if layers.get(run, 1) > 1 else run for run in runs
         ]
-        ax.set(yticks=range(len(runs)), yticklabels=ticks, xlabel=metric_of(metric).label)
+        ax.set(yticks=range(len(runs)), yticklabels=ticks, xlabel=described(metric).label)
         ax.set_ylim(len(runs) - 0.5, -0.5)
         style.legend_below(ax)
     return ax
@@ -150,7 +150,7 @@ def cost_vs_quality(
             ax.set_xscale("log")
         else:
             ax.set_xlim(0, 1.15 * costs["seconds"].max())
-        ax.set(xlabel="seconds an image, whole run", ylabel=metric_of(metric).label)
+        ax.set(xlabel="seconds an image, whole run", ylabel=described(metric).label)
         ax.margins(y=0.15)
         style.legend_below(ax)
     return ax
@@ -177,8 +177,8 @@ def heat_table(
     layers = found.groupby("run", sort=False)["layer"].apply(list)
     shared = all(names == layers.iloc[0] for names in layers)
     values = found.pivot(index="run", columns="depth", values="value").loc[runs]
-    digits = 1 if metric_of(metric).unit == "%" else 3
-    lower = metric_of(metric).better == "lower"
+    digits = 1 if described(metric).unit == "%" else 3
+    lower = described(metric).better == "lower"
     best = values.idxmin(axis=1) if lower else values.idxmax(axis=1)
     names = runs if shared else [f"{run}\nbest: {layers[run][best[run] - 1]}" for run in runs]
     with style.paper():
@@ -192,7 +192,7 @@ def heat_table(
         for line, run in enumerate(runs):
             ax.add_patch(Rectangle((best[run] - 1, line), 1, 1, fill=False, ec="#d55e00", lw=1.5))
         ax.grid(False)
-        title = f"{metric_of(metric).label}, {style.method_title(method)}; framed: best layer"
+        title = f"{described(metric).label}, {style.method_title(method)}; framed: best layer"
         ax.set_title(title, loc="right")
         ax.set(ylabel="", xlabel="layer" if shared else "layer, counted from the input")
         ax.set_yticklabels(names, rotation=0)
@@ -211,7 +211,7 @@ def paired_differences(
         limit: of more candidates, draw those nearest to the reference.
         ax: where to draw.
     """
-    metric = metric_of(comparison["metric"].iloc[0])
+    metric = described(comparison["metric"].iloc[0])
     nearest = comparison["difference"].abs().nsmallest(limit).index
     lines = comparison.loc[sorted(nearest)]
     with style.paper():

@@ -14,6 +14,7 @@ from gradcam_bench.analysis import intervals
 from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
+from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.names import Cell
 from gradcam_bench.report.figures import style
 from gradcam_bench.store.rows import (
@@ -151,9 +152,20 @@ def _curves(rows: pd.DataFrame, pair: Cell, column: str) -> tuple[pd.Index, np.n
 
 
 def accuracy_vs_iou(
-    rows: pd.DataFrame, *, pairs: Sequence[Cell] | None = None, ax: Axes | None = None
+    rows: pd.DataFrame,
+    *,
+    level: float = 0.5,
+    pairs: Sequence[Cell] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Draw the share of boxes that are right against the IoU asked for; 0.5 is marked."""
+    """Draw the share of boxes that are right against the IoU asked for.
+
+    Args:
+        rows: with the column `box_iou`.
+        level: the IoU that the run's protocol asks for, marked by a dotted line.
+        pairs: the cells.
+        ax: where to draw.
+    """
     good = scored(rows)
     pairs = primary_cells(good) if pairs is None else list(pairs)
     titles, colors = _titles_and_colors(pairs)
@@ -161,59 +173,70 @@ def accuracy_vs_iou(
     needed = np.linspace(0, 1, 201)
     with style.paper():
         ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
-        ax.axvline(0.5, color="black", lw=0.6, ls=":")
+        ax.axvline(level, color="black", lw=0.6, ls=":")
         for number, title in enumerate(titles):
             kept = values[~np.isnan(values[:, number]), number]
             if not len(kept):
                 continue
             share = 100 * (kept[:, None] >= needed).mean(axis=0)
             ax.plot(needed, share, color=colors[number], ls=style.dash(number), label=title)
-        ax.set(xlabel="IoU asked for", ylabel="boxes right (%)", xlim=(0, 1), ylim=(0, 100))
+        ax.set(xlabel=f"IoU asked for (dotted: {level:g})", ylabel="boxes right (%)")
+        ax.set(xlim=(0, 1), ylim=(0, 100))
         style.legend_below(ax)
     return ax
 
 
 def accuracy_vs_threshold(
-    rows: pd.DataFrame,
-    *,
-    protocol: str = "wsol_v1",
-    iou_levels: Sequence[float] = (0.5,),
-    interval: float = 0.001,
-    pairs: Sequence[Cell] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    rows: pd.DataFrame, protocol: Protocol, *, pairs: Sequence[Cell] | None = None
+) -> Figure:
     """Draw the share of boxes that are right against the threshold, the best (oracle) marked.
 
     Args:
-        rows: with the columns `iou_hits@protocol` and `max_level@protocol`.
-        protocol: an oracle-threshold protocol of the run.
-        iou_levels: its IoU levels, in the order of the stored bits; one cell is drawn at all of
-            them, several cells at the level nearest 0.5.
-        interval: step of the thresholds.
+        rows: with the columns `iou_hits@P` and `max_level@P` of a protocol P.
+        protocol: that protocol, with its IoU levels and thresholds; a panel is drawn per level.
         pairs: the cells.
-        ax: where to draw.
+
+    Raises:
+        UserError: if the rows were not swept under the protocol.
     """
     good = scored(rows)
-    if f"iou_hits@{protocol}" not in good:
-        raise UserError(f"the rows hold no threshold sweep: run with protocol {protocol!r} as well")
+    column = f"iou_hits@{protocol.name}"
+    if not measured(good, column):
+        raise UserError(
+            f"the rows hold no threshold sweep: run with protocol {protocol.name!r} as well"
+        )
     pairs = primary_cells(good) if pairs is None else list(pairs)
-    titles, colors = _titles_and_colors(pairs)
-    bit = int(np.argmin(np.abs(np.asarray(iou_levels) - 0.5)))
-    thresholds = np.arange(0, 1, interval)
+    panels = len(protocol.iou_levels)
+    columns = min(panels, 3)
+    lines = -(-panels // columns)
     with style.paper():
-        ax = style.new_axes(height=2.4)[1][0] if ax is None else ax
-        for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
-            cell = cell_rows(good, pair)
-            cell = cell[cell[f"iou_hits@{protocol}"].notna()]
-            if cell.empty:
-                continue
-            masks, top = level_masks(cell, protocol)
-            hits = max_box_acc.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
-            share = 100 * hits.mean(axis=0)
-            best = int(share.argmax())
-            ax.plot(thresholds, share, color=colors[number], ls=style.dash(number), label=title)
-            ax.plot(thresholds[best], share[best], "o", color=colors[number])
-        ax.set(xlabel="threshold (share of the maximum)", xlim=(0, 1), ylim=(0, 100))
-        ax.set_ylabel(f"boxes right at IoU {iou_levels[bit]:g} (%)")
-        style.legend_below(ax, title="dot: best threshold (oracle)")
-    return ax
+        width = style.COLUMN if columns == 1 else style.PAGE
+        figure, axes = style.new_axes(
+            width=width, height=2.4 * lines, columns=columns, rows=lines, sharey=True
+        )
+        for bit, (ax, level) in enumerate(zip(axes, protocol.iou_levels, strict=False)):
+            _threshold_panel(ax, good[good[column].notna()], protocol, bit, pairs)
+            ax.set(xlabel="threshold (share of the maximum)", xlim=(0, 1), ylim=(0, 100))
+            ax.set_ylabel(f"boxes right at IoU {level:g} (%)")
+        for ax in axes[panels:]:
+            ax.set_visible(False)
+        style.legend_below(axes[0], title=f"{protocol.name}; dot: best threshold (oracle)")
+    return figure
+
+
+def _threshold_panel(
+    ax: Axes, swept: pd.DataFrame, protocol: Protocol, bit: int, pairs: Sequence[Cell]
+) -> None:
+    """Draw every cell at one of the protocol's IoU levels, its `bit`-th."""
+    titles, colors = _titles_and_colors(pairs)
+    thresholds = protocol.thresholds()
+    for number, (pair, title) in enumerate(zip(pairs, titles, strict=True)):
+        cell = cell_rows(swept, pair)
+        if cell.empty:
+            continue
+        masks, top = level_masks(cell, protocol.name)
+        hits = max_box_acc.threshold_hits(masks, top, bit=bit, thresholds=thresholds)
+        share = 100 * hits.mean(axis=0)
+        best = int(share.argmax())
+        ax.plot(thresholds, share, color=colors[number], ls=style.dash(number), label=title)
+        ax.plot(thresholds[best], share[best], "o", color=colors[number])
