@@ -7,9 +7,9 @@ scripts/interval_coverage.py draws the data sets; docs/interval_coverage.csv hol
 import numpy as np
 import pandas as pd
 import pytest
-from test_readme import ROOT, script
+from repository import ROOT, load_script
 
-COVERAGE = script("interval_coverage")
+COVERAGE = load_script("interval_coverage")
 STORED = pd.read_csv(ROOT / "docs" / "interval_coverage.csv")
 SETS = {"oracle": 150, "pooled": 150, "proportion": 600, "mean": 1000, "class mean": 1000}
 CLOSE = (0.935, 0.97)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from maps import blobs, histograms
 from stored import make_rows
-from test_pxap import blobs, histograms
 
 import gradcam_bench
 from gradcam_bench.analysis import best, comparison, intervals, proportions, summary

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from maps import blobs, histograms
 from stored import make_rows
 
 from gradcam_bench.analysis import intervals, intervals_pxap
@@ -13,21 +14,6 @@ from gradcam_bench.localization import pxap
 from gradcam_bench.report import tables
 from gradcam_bench.run import loop
 from gradcam_bench.store.parts import read_rows
-
-
-def blobs(n=40, size=24, seed=0):
-    """Return smooth maps in [0, 1] and masks that they follow more or less."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    maps, masks = [], []
-    for _ in range(n):
-        (cy, cx), r = rng.uniform(6, size - 6, 2), rng.uniform(3, 7)
-        dy, dx = rng.normal(0, 3, 2)
-        masks.append((y - cy) ** 2 + (x - cx) ** 2 < r**2)
-        heat = np.exp(-((y - cy - dy) ** 2 + (x - cx - dx) ** 2) / (2 * rng.uniform(2, 6) ** 2))
-        heat = heat + 0.1 * rng.random(heat.shape)
-        maps.append(((heat - heat.min()) / np.ptp(heat)).astype(np.float32))
-    return maps, masks
 
 
 def choe(maps, masks, interval=0.001):
@@ -40,11 +26,6 @@ def choe(maps, masks, interval=0.001):
     tp, fp = true[::-1].cumsum(), false[::-1].cumsum()
     precision, recall = tp / np.maximum(tp + fp, 1), tp / true.sum()
     return float((precision[1:] * np.diff(recall)).sum())
-
-
-def histograms(maps, masks):
-    found = [pxap.score_histogram(h, m) for h, m in zip(maps, masks, strict=True)]
-    return pxap.from_bytes([pxap.to_bytes(histogram) for histogram in found])
 
 
 def test_stored_histograms_give_the_references_number():
