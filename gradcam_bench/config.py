@@ -136,6 +136,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "part_size",
     ]
     kept = {name: config[name] for name in names}
+    kept["model"] = dict(config["model"])  # what is left out of it stays in the record
     kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
     return kept
 

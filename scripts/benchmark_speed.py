@@ -226,7 +226,7 @@ def _faithfulness(bench: Bench, name: str) -> None:
     n = 16
     x = bench.inputs(model, n).contiguous()
     targets = forward(network, x).argmax(1)
-    scorer = make_scorer("auto", network, size=x.shape[-1], device=bench.device, n_images=10**6)
+    scorer = make_scorer("auto", network, x[:2], n_images=10**6)
     low = GradCAM(network, [model.default_layer]).generate(x, targets)[0]
     ids = [str(i) for i in range(n)]
     _, points = n_points((x.shape[-2], x.shape[-1]), STEPS)
@@ -296,7 +296,7 @@ def run(bench: Bench) -> None:
     """A whole run of 64 images with the default methods against its forwards at bare throughput."""
     model, network = bench.model("efficientnet_lite0")
     x = bench.inputs(model, 16)
-    scorer = make_scorer("auto", network, size=x.shape[-1], device=bench.device, n_images=10**6)
+    scorer = make_scorer("auto", network, x[:2], n_images=10**6)
     bare = x[:1].expand(32, -1, -1, -1).contiguous(memory_format=scorer.memory_format)
     cells, images = 3, 64
     _, points = n_points((x.shape[-2], x.shape[-1]), STEPS)

@@ -32,13 +32,8 @@ def main(arguments: list[str]) -> None:
     dataset = bind_dataset(config.dataset)()
     model = bind(config.model, "model")()
     name, protocol = next(iter(config.protocols.items()))
-    scorer = make_scorer(
-        config.scoring,
-        model.network,
-        size=model.preprocessing.size,
-        device=torch.device("cpu"),
-        n_images=0,
-    )
+    size = model.preprocessing.size
+    scorer = make_scorer(config.scoring, model.network, torch.zeros(0, 3, size, size), n_images=0)
     check = randomization_check(
         model,
         dataset,

@@ -6,6 +6,7 @@ differentiated; the parameters take no gradients; the model is left as it was fo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -16,6 +17,13 @@ from gradcam_bench.cam.hooks import OverwrittenError, Recorder, frozen
 from gradcam_bench.cam.methods import grad_cam
 from gradcam_bench.cam.upsampling import normalize_by_max, upsample
 from gradcam_bench.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+WRITES_INPUT = (
+    "%s writes into its input (an in-place operation on the images it is given); it gets a copy "
+    "each time, so its answers and the images stay what they are."
+)
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -63,6 +71,7 @@ class GradCAM:
         self._logits: Tensor | None = None
         self._leaves: list[Tensor] = []
         self._single = False
+        self._writes_input = False
 
     def forward(self, img: Tensor) -> Tensor:
         """Run the network and record the activations of every layer.
@@ -116,7 +125,12 @@ class GradCAM:
                 batch.device.type, dtype=self.autocast, enabled=self.autocast is not None
             ),
         ):
-            logits = self.model(batch.clone() if batch.is_inference() else batch)
+            handed = batch.clone()  # the model may write into it; the caller's stays what it is
+            version = handed._version
+            logits = self.model(handed)
+        if handed._version != version and not self._writes_input:
+            self._writes_input = True
+            log.warning(WRITES_INPUT, type(self.model).__name__)
         return logits, recorded
 
     def backward(self, class_idx: int | Sequence[int] | Tensor | None = None) -> list[Tensor]:

@@ -164,7 +164,8 @@ class Perturber:
 
         With Y the probability of the clean image and O that of the masked one: average drop is
         max(0, Y - O) / Y, increase in confidence is O > Y, average gain is max(0, O - Y) / (1 - Y).
-        A drop from Y = 0 and a gain above Y = 1 are undefined (NaN).
+        A drop from Y = 0 and a gain above Y = 1 are undefined (NaN), and so is every score where
+        the network's logits are not finite.
 
         Args:
             images: (N, 3, H, W), normalised.
@@ -181,11 +182,12 @@ class Perturber:
         masked = (images[:, None] * masks[:, :, None]).flatten(0, 1)
         through = self._scores(masked, targets.repeat_interleave(m), probability=True).view(n, m)
         lost, won = (clean - through).relu(), (through - clean).relu()
+        undefined = clean.isnan() | through.isnan()  # the network's answer is
         tiny = torch.finfo(torch.float32).tiny
         odds = [p.clamp(tiny, 1 - 1e-7).logit() for p in (clean, through)]
         return {
             "average_drop": torch.where(clean > 0, lost / clean, torch.nan),
-            "increase_in_confidence": (through > clean).float(),
+            "increase_in_confidence": (through > clean).float().masked_fill(undefined, torch.nan),
             "average_gain": torch.where(clean < 1, won / (1 - clean), torch.nan),
             "log_odds_drop": odds[0] - odds[1],
         }
@@ -241,7 +243,8 @@ class Perturber:
         )
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self.scorer(images.contiguous(memory_format=self.scorer.memory_format))
+        # A copy: the network may write into its input, and images and baselines are used again.
+        return self.scorer(images.clone(memory_format=self.scorer.memory_format))
 
     def _activation(self) -> Callable[[Tensor], Tensor]:
         return _softmax if self.options.score == "probability" else torch.nn.Identity()

@@ -2,27 +2,30 @@
 
 A scorer is a function from normalised images (N, 3, H, W), float32, to logits (N, C), float32, on
 the images' device, plus the memory layout it likes best. All of them agree; they differ in speed.
+A graph made from the network (exported or compiled) is believed only after its logits were
+compared with the network's own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import importlib.util
-import io
 import logging
-import os
-import warnings
+import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.models.checkpoints import weights_hash
+from gradcam_bench.faithfulness import export_cache
+from gradcam_bench.faithfulness.onnx_scorer import (
+    MISSING,
+    OnnxScorer,
+    export,
+    export_key,
+    installed,
+)
 from gradcam_bench.models.folding import prepare
 
 log = logging.getLogger(__name__)
@@ -33,9 +36,16 @@ SCORERS = ("auto", "torch", "compile", "onnxruntime")
 # and ResNet-50 on two cores), so shorter runs than this do not pay it back.
 EXPORT_PAYS_FROM = 2000
 
+# The largest difference of two scorers' logits, as a share of how far logits move between images.
+# Six networks, exported or with folded batch norms, stay below 3e-6.
+AGREE = {None: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
 
 class Scorer(Protocol):
-    """Images to logits; `memory_format` is the layout in which images are taken without a copy."""
+    """Images to logits; `memory_format` is the layout in which images are taken without a copy.
+
+    The network may write into the images it is given: hand a copy of those used again.
+    """
 
     name: str
     memory_format: torch.memory_format
@@ -46,7 +56,10 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """The network itself in one memory layout, optionally autocast or compiled; a copy of it."""
+    """The network itself in one memory layout, optionally autocast or compiled.
+
+    It is a copy that is run, but for networks that cannot be copied: these must be in eval mode.
+    """
 
     def __init__(
         self,
@@ -57,9 +70,9 @@ class TorchScorer:
         autocast: torch.dtype | None = None,
     ) -> None:
         self.name = "compile" if compiled else "torch"
+        self.title = type(network).__name__
         self.memory_format, self.autocast = memory_format, autocast
-        own = copy.deepcopy(network).eval().requires_grad_(False)
-        own = own.to(memory_format=memory_format)
+        own = _copy(network, memory_format)
         self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
 
     @torch.inference_mode()
@@ -72,125 +85,147 @@ class TorchScorer:
             return self.network(images).float()
 
 
-class OnnxScorer:
-    """The network in ONNX Runtime on the CPU, exported once and cached.
-
-    Raises:
-        UserError: the extra `onnx` is not installed, or the model cannot be exported.
-    """
-
-    name = "onnxruntime"
-    memory_format = torch.contiguous_format
-
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(
-                "scoring=onnxruntime needs the extra `onnx`: pip install 'gradcam-bench[onnx]'."
-            ) from error
-        path = _cached_export(network, example)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return logits (N, C), float32, of normalised images (N, 3, H, W)."""
-        array = images.detach().contiguous().numpy()
-        return torch.from_numpy(self._session.run(None, {"images": array})[0])
-
-
 def make_scorer(
     choice: str,
     network: nn.Module,
+    examples: Tensor,
     *,
-    size: int,
-    device: torch.device,
     n_images: int,
     autocast: torch.dtype | None = None,
 ) -> Scorer:
-    """Return the scorer asked for; `auto` picks by device and by the length of the run.
+    """Return the scorer asked for; `auto` picks by device, precision and the length of the run.
 
     Args:
         choice: one of `SCORERS`.
-        network: to be scored, on `device`, eval mode.
-        size: side of the input, pixels.
-        device: where images will lie.
-        n_images: how many images the run will score, perturbed ones counted.
-        autocast: dtype on CUDA, or None.
+        network: to be scored, eval mode.
+        examples: a few normalised images of the data set, (N, 3, size, size), on the network's
+            device; graphs are compared with the network on these and on noise. N may be 0.
+        n_images: how many images the whole run will score, perturbed ones counted.
+        autocast: a lower precision (bfloat16, float16) of the network, or None.
 
     Raises:
-        UserError: an unknown choice, or onnxruntime asked for and not to be had.
+        UserError: an unknown choice, or onnxruntime or compile asked for and not to be had.
     """
     if choice not in SCORERS:
         raise UserError(f"scoring= expects one of {', '.join(SCORERS)}, got {choice!r}.")
-    example = torch.zeros(2, 3, size, size, device=device)
-    if choice == "auto":
-        installed = all(
-            importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")
-        )
-        worth_it = device.type == "cpu" and n_images >= EXPORT_PAYS_FROM
-        if worth_it and installed:
-            try:
-                return OnnxScorer(network, example)
-            except UserError as error:
-                log.warning("%s Scoring with torch instead.", error)
-        choice = "torch"
     if choice == "onnxruntime":
-        if device.type != "cpu":
-            raise UserError(
-                f"scoring=onnxruntime runs on the CPU, but device={device.type}; use scoring=torch."
-            )
-        return OnnxScorer(network, example)
-    prepared = prepare(network, example)
-    return TorchScorer(
-        prepared.network,
-        memory_format=prepared.memory_format,
-        compiled=choice == "compile",
-        autocast=autocast,
+        _refuse_onnx(examples.device, autocast)
+        return _onnx_scorer(network, examples)
+    on_cpu = examples.device.type == "cpu" and autocast is None
+    if choice == "auto" and on_cpu and n_images >= EXPORT_PAYS_FROM and installed():
+        try:
+            return _onnx_scorer(network, examples)
+        except UserError as error:
+            log.warning("%s Scoring with torch instead.", error)
+    if not len(examples):
+        examples = torch.zeros(1, *examples.shape[1:], device=examples.device)
+    prepared = prepare(network, examples)
+    own, memory_format = prepared.network, prepared.memory_format
+    scorer = TorchScorer(own, memory_format=memory_format, autocast=autocast)
+    if choice != "compile":
+        return scorer
+    return _believed(
+        lambda: TorchScorer(own, memory_format=memory_format, compiled=True, autocast=autocast),
+        scorer,
+        examples,
     )
 
 
-def _cached_export(network: nn.Module, example: Tensor) -> Path:
-    """Return the ONNX file of a network, exporting it into the user's cache where it is missing."""
-    digest = hashlib.blake2b(f"{torch.__version__} {tuple(example.shape[1:])}".encode())
-    digest.update(repr(network).encode())
-    digest.update(weights_hash(network).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradcam_bench"
-    path = cache / f"{digest.hexdigest()[:24]}.onnx"
-    if path.is_file():
-        return path
-    own = copy.deepcopy(network).cpu().eval()
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+def disagreement(scorer: Scorer, reference: Scorer, examples: Tensor) -> float:
+    """Return the largest difference of two scorers' logits, as a share of how far logits move.
+
+    Logits and not probabilities, which saturate; and how far they move from image to image, not
+    how large they are, since that is what a perturbation changes. The examples and noise are tried.
+
+    Args:
+        scorer: to be tried.
+        reference: what it should answer.
+        examples: (N, 3, H, W), normalised.
+
+    Returns:
+        From 0; infinity where shapes differ or other logits are not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *examples.shape[1:], generator=generator).to(examples)
+    batches = [images for images in (examples, noise) if len(images)]
+    expected, found = (
+        torch.cat([each(images.clone()) for images in batches]) for each in (reference, scorer)
+    )
+    finite = expected.isfinite()
+    if found.shape != expected.shape or not torch.equal(found.isfinite(), finite):
+        return math.inf
+    expected, found = (logits.where(finite, 0) for logits in (expected, found))
+    difference = float((found - expected).abs().max())
+    # What all images share rounds by its own size.
+    moves = (expected.amax(0) - expected.amin(0)).max()
+    scale = float(torch.maximum(moves, expected.abs().max() / 100))
+    return 0.0 if difference == 0 else difference / scale if scale else math.inf
+
+
+def _copy(network: nn.Module, memory_format: torch.memory_format) -> Any:
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # the exporter's own, none about the model
-            torch.onnx.export(
-                own,
-                (example.cpu(),),
-                str(partial),
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        os.replace(partial, path)
-    except ImportError as error:
+        own: Any = copy.deepcopy(network)  # nn.Module, whose `to` lacks memory formats as a type
+    except Exception:  # a lock, a file, a tensor within a graph: errors of any kind
+        return network
+    return own.eval().requires_grad_(False).to(memory_format=memory_format)
+
+
+def _refuse_onnx(device: torch.device, autocast: torch.dtype | None) -> None:
+    """Raise a UserError where ONNX Runtime would not compute what the config says."""
+    if device.type != "cpu":
         raise UserError(
-            "scoring=onnxruntime needs the extra `onnx`: pip install 'gradcam-bench[onnx]'."
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            f"scoring=onnxruntime runs on the CPU, but device={device.type}; use scoring=torch."
+        )
+    if autocast is not None:
+        precision = str(autocast).removeprefix("torch.")
         raise UserError(
-            f"{type(network).__name__} cannot be exported to ONNX "
-            f"({type(error).__name__}: {reason}); use scoring=torch."
+            f"scoring=onnxruntime computes in float32, but precision={precision}; "
+            "use scoring=torch, or precision=float32."
+        )
+
+
+def _onnx_scorer(network: nn.Module, examples: Tensor) -> Scorer:
+    """Return the network in ONNX Runtime, from the cache or exported anew.
+
+    Raises:
+        UserError: it cannot be exported, or what is exported answers differently.
+    """
+    if not installed():
+        raise UserError(MISSING)
+    reference = TorchScorer(network, memory_format=torch.contiguous_format)
+    key = export_key(network, examples.shape[-1])
+    stored = export_cache.load(key)
+    if stored is not None:
+        try:
+            return _believed(lambda: OnnxScorer(stored), reference, examples)
+        except UserError as error:
+            log.warning("The stored ONNX export is not used: %s Exporting again.", error)
+    graph = export(network, examples.shape[-1])
+    scorer = _believed(lambda: OnnxScorer(graph), reference, examples)
+    export_cache.keep(key, graph)
+    return scorer
+
+
+def _believed(make: Callable[[], Scorer], reference: TorchScorer, examples: Tensor) -> Scorer:
+    """Return a scorer made from the network's graph once its answers equal the network's.
+
+    Raises:
+        UserError: it cannot be made or run, or it answers differently.
+    """
+    try:
+        scorer = make()
+        difference = disagreement(scorer, reference, examples)
+    except Exception as error:  # of ONNX Runtime or the compiler, of many kinds
+        lines = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"The graph of {reference.title} cannot be run "
+            f"({type(error).__name__}: {lines[0][:200]}); use scoring=torch."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    tolerated = AGREE[reference.autocast]
+    if not difference <= tolerated:
+        raise UserError(
+            f"{scorer.name} answers differently from {reference.title} itself: its logits differ "
+            f"by {difference:.2g} of how far they move between images, tolerated is "
+            f"{tolerated:g}; use scoring=torch."
+        )
+    return scorer

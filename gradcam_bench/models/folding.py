@@ -97,7 +97,7 @@ def _memory_format(network: nn.Module, example: Tensor) -> torch.memory_format:
     """Return channels_last, unless the network cannot take it (`x.view` after a convolution)."""
     try:
         with torch.inference_mode():
-            network(example.contiguous(memory_format=torch.channels_last))
+            network(example.clone(memory_format=torch.channels_last))
     except RuntimeError:
         return torch.contiguous_format
     return torch.channels_last
@@ -106,7 +106,7 @@ def _memory_format(network: nn.Module, example: Tensor) -> torch.memory_format:
 def _answers(network: nn.Module, example: Tensor, layers: Sequence[str]) -> list[Tensor]:
     """Return the probabilities and, of the predicted classes, the normalised maps."""
     with torch.inference_mode():
-        answers = [network(example).softmax(1)]
+        answers = [network(example.clone()).softmax(1)]
     if layers:
         answers += GradCAM(network, layers).generate(example)
     return answers
@@ -148,7 +148,7 @@ def _conv_bn_pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]
             handles.append(module.register_forward_pre_hook(before_bn(name)))
     try:
         with torch.inference_mode():
-            network(example)
+            network(example.clone())
     finally:
         for handle in handles:
             handle.remove()

@@ -30,6 +30,8 @@ from gradcam_bench.run.workers import Located
 # its order, its ranks): 260 MB at 224 x 224.
 PERTURBED_MAPS = 128
 
+UNDEFINED = -1  # the prediction of an image whose probabilities are not finite
+
 
 @dataclass
 class Scored:
@@ -124,12 +126,12 @@ class Evaluation:
         x = self.preprocessing.normalize(images).contiguous(memory_format=self.memory_format)
         logits = self.cam.forward(x)
         labels = torch.tensor([item.label for item in good], device=self.device)
-        predicted = logits.argmax(1)
+        predicted = _predicted(logits)
         maps = self._maps(good, labels)
         followed = maps
         targets = labels if self.follow_label else predicted
         if self.faithfulness and not torch.equal(labels, targets):
-            followed = self._maps(good, targets)
+            followed = self._maps(good, targets.clamp(min=0))
         self.cam.release()
         scored.located = self._located(good, maps)
         scored.kept |= self._rows(good, logits, labels, predicted)
@@ -174,21 +176,24 @@ class Evaluation:
         self, items: Sequence[Item], logits: Tensor, labels: Tensor, predicted: Tensor
     ) -> dict[int, list[Row]]:
         top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        in_top5 = (top5 == labels[:, None]).any(1).tolist()
-        probability = logits.softmax(1).amax(1).tolist()
+        in_top5 = (top5 == labels[:, None]).any(1)
+        undefined = predicted == UNDEFINED
+        top1_correct, top5_correct, probability = (
+            values.float().masked_fill(undefined, torch.nan).tolist()
+            for values in (predicted == labels, in_top5, logits.softmax(1).amax(1))
+        )
         rows = {}
         for i, item in enumerate(items):
-            guess = int(predicted[i])
             assert item.boxes is not None
             covered = boxes.boxes_to_mask(item.boxes, item.size)
             common = {
                 "image_id": item.image_id,
                 "group": item.group,
                 "label": item.label,
-                "predicted": guess,
+                "predicted": None if undefined[i] else int(predicted[i]),
                 "predicted_prob": probability[i],
-                "top1_correct": float(guess == item.label),
-                "top5_correct": float(in_top5[i]),
+                "top1_correct": top1_correct[i],
+                "top5_correct": top5_correct[i],
                 "object_area": float(covered.mean()),
                 "error": None,
             }
@@ -206,8 +211,10 @@ class Evaluation:
         assert self.faithfulness is not None
         size = (self.preprocessing.size, self.preprocessing.size)
         stacked = torch.stack([upsample(maps[cell].relu(), size) for cell in self.cells], dim=1)
-        finite = torch.isfinite(stacked).all(-1).all(-1)
-        # A map that is not finite (its gradients were not) orders nothing: all undefined.
+        # A map that is not finite (its gradients were not) orders nothing, and without a
+        # prediction no score can be followed: all undefined.
+        defined = torch.isfinite(stacked).all(-1).all(-1) & (targets != UNDEFINED)[:, None]
+        targets = targets.clamp(min=0)
         usable = torch.nan_to_num(stacked, nan=0.0, posinf=0.0, neginf=0.0)
         ids = [item.image_id for item in items]
         curves = self.faithfulness.curves(x, usable, targets, ids)
@@ -219,10 +226,13 @@ class Evaluation:
         if self.road:
             scores |= self.faithfulness.road(x, usable, targets, ids)
         values = {
-            name: score.where(finite, torch.nan).cpu().numpy() for name, score in scores.items()
+            name: score.where(defined & score.isfinite(), torch.nan).cpu().numpy()
+            for name, score in scores.items()
         }
         points = {
-            f"{name}_curve": curve.where(finite[..., None], torch.nan).cpu().numpy()
+            f"{name}_curve": curve.where(defined[..., None] & curve.isfinite(), torch.nan)
+            .cpu()
+            .numpy()
             for name, curve in (("deletion", curves.deletion), ("insertion", curves.insertion))
         }
         for i, item in enumerate(items):
@@ -259,3 +269,12 @@ class Evaluation:
                     }
                 )
         return gallery
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    """Return the predicted classes, (N,) int64; `UNDEFINED` where a logit is NaN or infinite.
+
+    Minus infinity rules a class out and is a logit like any other, unless all are.
+    """
+    defined = logits.softmax(1).isfinite().all(1)
+    return logits.argmax(1).masked_fill(~defined, UNDEFINED)

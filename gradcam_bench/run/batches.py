@@ -112,6 +112,24 @@ def _collate(items: list[Item]) -> Batch:
     return Batch(items, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
 
 
+def first_images(dataset: Dataset, geometry: Geometry, count: int) -> Tensor:
+    """Return the first images of a data set that are not broken, (N, 3, size, size) uint8.
+
+    N is at most `count`, and less where fewer of the first 16 * count images can be read.
+    """
+    found: list[Item] = []
+    items = _Items(dataset, geometry)
+    for index in range(min(len(dataset), 16 * count)):
+        item = items[index]
+        if item.image is not None:
+            found.append(item)
+        if len(found) == count:
+            break
+    if not found:
+        return torch.zeros(0, 3, geometry.size, geometry.size, dtype=torch.uint8)
+    return _collate(found).images
+
+
 def batches(
     dataset: Dataset,
     geometry: Geometry,

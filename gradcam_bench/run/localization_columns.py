@@ -129,16 +129,20 @@ def _region_scores(heatmap: np.ndarray, low: Tensor, item: Item) -> Row:
         scores["energy_in_mask"] = own
         if item.other_mask is not None:
             other = energy.energy_in_region(heatmap, item.other_mask)
-            scores |= _discrimination(own, other)
+            seen = bool(item.mask.any() and item.other_mask.any())
+            scores |= _discrimination(own, other, both_seen=seen)
     return scores
 
 
-def _discrimination(own: float, other: float) -> Row:
+def _discrimination(own: float, other: float, *, both_seen: bool) -> Row:
     """Return whether, and by what share, the energy sits on the class asked for.
 
     A map with no energy on either object, or none at all, discriminates nothing: a miss, and its
-    share is undefined (NaN).
+    share is undefined (NaN). Where the network does not see both objects there is nothing to
+    discriminate: both are undefined.
     """
+    if not both_seen:
+        return {"discrimination_hit": math.nan, "discrimination_share": math.nan}
     if math.isnan(own) or math.isnan(other) or own + other == 0:
         return {"discrimination_hit": 0.0, "discrimination_share": math.nan}
     return {

@@ -17,13 +17,16 @@ from gradcam_bench.config import bind
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
+from gradcam_bench.faithfulness.curves import Perturber
+from gradcam_bench.faithfulness.scorers import Scorer, make_scorer
 from gradcam_bench.localization import split_thresholds
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.models.folding import prepare
 from gradcam_bench.models.model import Model
 from gradcam_bench.names import Row
+from gradcam_bench.run import scorer_choice
 from gradcam_bench.run.batch import Evaluation, Scored
-from gradcam_bench.run.batches import batches
+from gradcam_bench.run.batches import batches, first_images
 from gradcam_bench.run.provenance import build_provenance
 from gradcam_bench.run.setup import (
     PRECISIONS,
@@ -32,10 +35,13 @@ from gradcam_bench.run.setup import (
     check_config,
     choose_device,
     choose_layers,
-    make_perturber,
+    make_options,
+    perturbed_images,
 )
 from gradcam_bench.run.workers import processes
 from gradcam_bench.store.parts import Store
+
+EXAMPLES = 4  # images of the data set on which networks made faster are compared
 
 
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
@@ -67,12 +73,33 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     layers = choose_layers(config.layers, model)
     autocast = PRECISIONS[config.precision]
     network = model.network.to(device)
+    size = model.preprocessing.size
+    geometry = Geometry(
+        size=size,
+        mode=config.geometry,
+        resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
+        interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
+    )
+    examples = first_images(dataset, geometry, EXAMPLES).to(device)
+    examples = model.preprocessing.normalize(examples)
     provenance = build_provenance(config, model, dataset, layers, device, command)
     if config.thresholds_from is not None:
         other = Path(config.thresholds_from)
         provenance["thresholds"] = split_thresholds.choose(
             other, provenance, dataset.image_ids, output_dir=output_dir
         )
+    chosen = None
+    if config.faithfulness.enabled:
+        options = make_options(config)
+        n_scored = perturbed_images(config, size, len(dataset), len(layers))
+        because = f"{n_scored} perturbed images on {device.type} in {config.precision}"
+
+        def make(choice: str) -> Scorer:
+            return make_scorer(
+                choice, network, examples, n_images=n_scored, autocast=PRECISIONS[config.precision]
+            )
+
+        chosen = scorer_choice.choose(output_dir, provenance, make, config.scoring, because)
     store = Store(
         output_dir,
         provenance,
@@ -82,9 +109,17 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     )
     parts = store.missing_parts(config.shard.index, config.shard.count)
     if parts:
-        faithfulness = make_perturber(config, model, network, device, len(layers), parts, store)
-        size = model.preprocessing.size
-        prepared = prepare(network, torch.zeros(2, 3, size, size, device=device), layers=layers)
+        faithfulness = None
+        if config.faithfulness.enabled:
+            faithfulness = Perturber(
+                scorer_choice.keep(output_dir, store.run, make, config.scoring, chosen),
+                model.preprocessing,
+                options,
+                batch_size=max(config.batch_size, 32),
+                seed=config.seed,
+            )
+        tried = examples if len(examples) else torch.zeros(1, 3, size, size, device=device)
+        prepared = prepare(network, tried, layers=layers)
         evaluation = Evaluation(
             GradCAM(prepared.network, layers, autocast=autocast),
             model.preprocessing,
@@ -97,14 +132,6 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
             seed=config.seed,
             device=device,
         )
-        geometry = Geometry(
-            size=size,
-            mode=config.geometry,
-            resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
-            interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
-        )
-        if faithfulness is not None:
-            store.run["scorer"] = faithfulness.scorer.name
         workers = config.num_workers
         if workers is None:
             workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

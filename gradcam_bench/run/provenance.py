@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradcam_bench.config import identity
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.models.checkpoints import weights_hash
+from gradcam_bench.models.custom_code import code_hash
 from gradcam_bench.models.model import Model
 from gradcam_bench.store.parts import identity_hash
 
@@ -35,6 +36,9 @@ def build_provenance(
     decides = identity(resolved)  # type: ignore[arg-type]
     decides["layers"] = list(layers)
     decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
+    code = code_hash(model.network, decides["model"].get("factory"))
+    if code is not None:
+        decides["model"]["code"] = code
     decides["weights_hash"] = weights_hash(model.network)
     decides["data_fingerprint"] = dataset.fingerprint()
     decides["n_images"] = len(dataset)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from gradcam_bench.cam.methods import check_methods
 from gradcam_bench.config import bind
@@ -15,11 +14,9 @@ from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.subset import FirstN
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness.baselines import n_points
-from gradcam_bench.faithfulness.curves import Options, Perturber
-from gradcam_bench.faithfulness.scorers import make_scorer
+from gradcam_bench.faithfulness.curves import Options
 from gradcam_bench.models.model import Model
 from gradcam_bench.names import CONTROLS
-from gradcam_bench.store.parts import Store
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -126,43 +123,21 @@ def check_classes(model: Model, dataset: Dataset) -> None:
         )
 
 
-def make_perturber(
-    config: DictConfig,
-    model: Model,
-    network: nn.Module,
-    device: torch.device,
-    n_layers: int,
-    parts: Sequence[int],
-    store: Store,
-) -> Perturber | None:
-    """Return what scores deletion, insertion and their kin, or None where they are off."""
+def make_options(config: DictConfig) -> Options:
+    """Return the choices behind deletion and insertion."""
     choices = config.faithfulness
-    if not choices.enabled:
-        return None
-    options = Options(
+    return Options(
         steps=choices.steps,
         deletion_baseline=choices.deletion_baseline,
         insertion_baseline=choices.insertion_baseline,
         ties=choices.ties,
         score=choices.score,
     )
-    size = model.preprocessing.size
-    _, points = n_points((size, size), options.steps)
+
+
+def perturbed_images(config: DictConfig, size: int, n_images: int, n_layers: int) -> int:
+    """Return how many images deletion and insertion will score in the whole run."""
+    _, points = n_points((size, size), config.faithfulness.steps)
     controls = sum(method in CONTROLS for method in config.methods)
     cells = (len(config.methods) - controls) * n_layers + controls
-    n_images = sum(len(store.images_of(part)) for part in parts)
-    scorer = make_scorer(
-        config.scoring,
-        network,
-        size=size,
-        device=device,
-        n_images=n_images * cells * 2 * points,
-        autocast=PRECISIONS[config.precision],
-    )
-    return Perturber(
-        scorer,
-        model.preprocessing,
-        options,
-        batch_size=max(config.batch_size, 32),
-        seed=config.seed,
-    )
+    return n_images * cells * 2 * points

@@ -242,3 +242,11 @@ def test_what_cannot_be_drawn_says_what_is_missing():
         catalogue.heat_table(SUMMARY, metric="mask_iou")
     with pytest.raises(UserError, match="no picture of cam at layer4 has a box_iou"):
         catalogue.gallery(make_pictures(ROWS), ROWS, cell=("cam", "layer4"))
+
+
+def test_a_caption_tells_that_there_was_no_prediction():
+    line = {"label": 0, "predicted": float("nan"), "box_iou": 0.5}
+    assert photographs._caption(line, "box_iou", ["tabby", "dog"]) == "0.50 tabby\nno prediction"
+    assert photographs._caption(line | {"predicted": 1.0}, "box_iou", ["tabby", "dog"]).endswith(
+        "dog"
+    )

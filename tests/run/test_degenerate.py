@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from protocols import GRADCAM2017
+from torch import nn
 from toys import Residual
 
+from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.cam.gradcam import GradCAM
 from gradcam_bench.cam.methods import METHODS
 from gradcam_bench.faithfulness.curves import Options, Perturber
@@ -103,10 +106,139 @@ def test_a_map_of_zeros_shows_nothing_of_the_image():
 
 def test_no_energy_on_either_object_is_a_miss_without_a_share():
     for own, other in ((0.0, 0.0), (math.nan, 0.3), (math.nan, math.nan)):
-        found = localization_columns._discrimination(own, other)
+        found = localization_columns._discrimination(own, other, both_seen=True)
         assert found["discrimination_hit"] == 0
         assert math.isnan(found["discrimination_share"])
-    assert localization_columns._discrimination(0.3, 0.1) == {
+    for own, other in ((math.nan, 0.3), (0.3, math.nan)):  # a crop left one of them outside
+        found = localization_columns._discrimination(own, other, both_seen=False)
+        assert all(math.isnan(value) for value in found.values())
+    assert localization_columns._discrimination(0.3, 0.1, both_seen=True) == {
         "discrimination_hit": 1.0,
         "discrimination_share": pytest.approx(0.75),
     }
+
+
+# --- Logits that are not finite -----------------------------------------------------------------
+
+
+class Holes(Residual):
+    """A network that answers some images, known by a mark in their corner, with no number."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.register_buffer("row", torch.tensor(row), persistent=False)
+
+    def forward(self, x):
+        marked = (x[:, 0, 0, 0] > 2.4)[:, None]
+        return torch.where(marked, self.row.expand(len(x), -1), super().forward(x))
+
+
+NOTHING = [math.nan] * 4
+HOLES = {
+    "all NaN": NOTHING,
+    "one NaN": [0.0, 1.0, math.nan, 2.0],
+    "NaN first": [math.nan, 1.0, 5.0, 2.0],
+    "infinity": [0.0, math.inf, 1.0, 2.0],
+    "all minus infinity": [-math.inf] * 4,
+}
+UNDEFINED = (
+    "predicted_prob",
+    "top1_correct",
+    "top5_correct",
+    "top1_loc",
+    "top5_loc",
+    *FAITHFULNESS,
+    "road_morf",
+    "road_lerf",
+)
+
+
+def rows_with_holes(row, *, score="probability", follow_label=False, label=0):
+    """Rows of three images; the network has no answer for the second."""
+    network = Holes(row).eval()
+    box = np.array([[1.0, 1, 11, 11]])
+    pixels = torch.randint(
+        0, 200, (3, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    pixels[:, :, 0, 0] = 0
+    pixels[1, :, 0, 0] = 255
+    items = [
+        Item(i, f"image {i}", image=pixels[i].permute(1, 2, 0).numpy(), label=label, boxes=box,
+             view=(SIZE, SIZE), view_boxes=box)
+        for i in range(3)
+    ]  # fmt: skip
+    evaluate = Evaluation(
+        GradCAM(network, "last_relu"),
+        PIXELS,
+        methods=["grad_cam", "random", "center"],
+        protocols=[GRADCAM2017],
+        faithfulness=Perturber(TorchScorer(network), PIXELS, Options(steps=6, score=score)),
+        follow_label=follow_label,
+        road=True,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    return pd.DataFrame(
+        [row for rows in evaluate(Batch(items, pixels), set()).rows() for row in rows]
+    )
+
+
+@pytest.mark.parametrize("hole", HOLES)
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_an_answer_that_is_not_finite_has_no_prediction_and_no_score(hole, score):
+    for label in range(2):
+        rows = rows_with_holes(HOLES[hole], score=score, label=label)
+        second = rows.image_id == "image 1"
+        assert rows.loc[second, "predicted"].isna().all()
+        for name in UNDEFINED:
+            assert rows.loc[second, name].isna().all(), name
+            assert rows.loc[~second, name].notna().all(), name
+        assert all(np.isnan(curve).all() for curve in rows.loc[second, "insertion_curve"])
+        assert rows.box_iou.notna().all()
+
+
+LOCATED = {
+    "image_id", "label", "object_area", "method", "layer", "degenerate", "box_iou",
+    "gt_known_loc", "box_x0", "box_y0", "box_x1", "box_y1", "pointing_hit", "energy_in_box",
+}  # fmt: skip
+
+
+def test_every_other_column_is_undefined_without_an_answer():
+    rows = rows_with_holes(NOTHING)
+    second = rows[rows.image_id == "image 1"].drop(columns=["deletion_curve", "insertion_curve"])
+    assert set(second.columns[second.notna().any()]) == LOCATED
+
+
+def test_a_class_that_is_ruled_out_is_an_answer_like_any_other():
+    rows = rows_with_holes([-math.inf, 1.0, 3.0, 2.0], label=2)
+    second = rows[rows.image_id == "image 1"]
+    assert second.predicted.tolist() == [2] * 3
+    assert second.top1_correct.tolist() == [1.0] * 3
+    assert second.increase_in_confidence.notna().all()
+
+
+def test_a_label_followed_through_an_answer_without_probabilities_has_no_score():
+    rows = rows_with_holes(HOLES["one NaN"], follow_label=True)
+    second = rows[rows.image_id == "image 1"]
+    assert second[list(FAITHFULNESS)].isna().all(axis=None)
+
+
+def test_undefined_answers_are_counted_in_the_summary():
+    rows = rows_with_holes(NOTHING)
+    summary = summarize(rows, resamples=20).set_index(["method", "metric"])
+    for metric in ("cls_err_top1", "cls_err_top5", "loc_err_top1", "deletion_auc", "average_drop"):
+        assert (summary.xs(metric, level="metric")["n_undefined"] == 1).all(), metric
+    assert (summary.xs("increase_in_confidence", level="metric")["n_undefined"] == 1).all()
+    assert (summary.xs("gt_known_loc_err", level="metric")["n_undefined"] == 0).all()
+
+
+def test_a_masked_image_without_an_answer_has_no_confidence():
+    class Dark(nn.Module):
+        def forward(self, x):
+            light = x.mean((1, 2, 3))
+            return torch.stack([light, light.where(light > 0.5, torch.nan)], 1)
+
+    found = Perturber(TorchScorer(Dark()), PIXELS).confidence(
+        torch.ones(1, 3, SIZE, SIZE), torch.eye(SIZE)[None, None], torch.tensor([0])
+    )
+    assert all(score.isnan().all() for score in found.values())

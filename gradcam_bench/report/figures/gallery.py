@@ -139,10 +139,13 @@ def gallery(
 
 def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[str] | None) -> str:
     """Return "0.83  tabby" and, where the prediction is wrong, "not tiger cat" below."""
-    label, predicted = int(line["label"]), int(line["predicted"])
+    label, predicted = int(line["label"]), line["predicted"]
     score = f"{line[column]:.2f}"
     name = _short(class_names, label)
-    seen = "" if predicted == label else f"seen as {_short(class_names, predicted)}"
+    if pd.isna(predicted):  # the network's answer was not finite
+        seen = "no prediction"
+    else:
+        seen = "" if predicted == label else f"seen as {_short(class_names, int(predicted))}"
     return f"{score} {name}\n{seen}"
 
 

@@ -161,7 +161,7 @@
     hit: (image, cell) => cell !== null && cell.hit === 1,
     miss: (image, cell) => cell !== null && cell.hit === 0,
     degenerate: (image, cell) => cell !== null && cell.degenerate,
-    wrong: (image) => image.label !== image.predicted,
+    wrong: (image) => image.predicted !== null && image.label !== image.predicted,
   };
 
   function update() {
