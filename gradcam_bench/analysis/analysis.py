@@ -1,0 +1,128 @@
+"""Everything that is derived from one stored run or several, each thing once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from gradcam_bench.analysis import best, failures, published
+from gradcam_bench.analysis.best import Best
+from gradcam_bench.analysis.stored_run import Run, joined_summary, load_runs
+from gradcam_bench.errors import UserError
+from gradcam_bench.names import Cell
+from gradcam_bench.store.rows import cell_rows, cells
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Where one run's best cell fails.
+
+    Attributes:
+        cell: method and layer.
+        kinds: from `failures.failure_kinds`.
+        groups: from `failures.error_by_group`.
+        classes: from `failures.worst_classes`.
+        broken: image_id and error of the examples that could not be scored.
+        degenerate: ids of the images whose map is nowhere positive.
+    """
+
+    cell: Cell
+    kinds: pd.DataFrame
+    groups: pd.DataFrame
+    classes: pd.DataFrame
+    broken: pd.DataFrame
+    degenerate: list[str]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What runs say, computed when first asked for and then kept; files and pages only format it.
+
+    Attributes:
+        runs: one or several, with different names.
+    """
+
+    runs: tuple[Run, ...]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one run."""
+        return len(self.runs) > 1
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """The tidy summary; of several runs, below one another, with a column `run` in front."""
+        return joined_summary(self.runs) if self.several else self.runs[0].summary
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The best cell of all runs; None with controls only, or without a common score."""
+        return _or_none(self.runs)
+
+    @cached_property
+    def best_of(self) -> dict[str, Best | None]:
+        """The best cell of each run, by the run's name."""
+        return {run.name: _or_none([run]) for run in self.runs}
+
+    @cached_property
+    def tests(self) -> dict[str, pd.DataFrame]:
+        """Every cell against the best on common images, by metric (`best.comparisons`)."""
+        return best.comparisons(self.runs)
+
+    @cached_property
+    def oracle_differences(self) -> dict[str, pd.DataFrame]:
+        """Differences of accuracies at thresholds chosen on these images, by metric."""
+        found = {name: best.oracle_differences(self.runs, name) for name in best.oracles(self.runs)}
+        return {name: frame for name, frame in found.items() if len(frame)}
+
+    @cached_property
+    def papers(self) -> pd.DataFrame:
+        """The comparison with published numbers, a column `run` in front; empty without any."""
+        frames = [published.compare(run.summary, run.run) for run in self.runs]
+        named = [
+            frame.assign(run=run.name)[["run", *frame.columns]]
+            for run, frame in zip(self.runs, frames, strict=True)
+            if len(frame)
+        ]
+        return pd.concat(named, ignore_index=True) if named else pd.DataFrame()
+
+    @cached_property
+    def failures(self) -> dict[str, Failures]:
+        """Where each run's best cell fails, by the run's name."""
+        return {run.name: _failures(run, self.best_of[run.name]) for run in self.runs}
+
+
+def analyse(directories: Sequence[str | Path | Run]) -> Analysis:
+    """Read runs and return what they say.
+
+    Raises:
+        UserError: if no folder is given, one is given twice, or one holds no run.
+    """
+    return Analysis(tuple(load_runs(directories)))
+
+
+def _or_none(runs: Sequence[Run]) -> Best | None:
+    try:
+        return best.best_cell(runs)
+    except UserError:
+        return None
+
+
+def _failures(run: Run, found: Best | None) -> Failures:
+    rows = run.rows
+    cell = cells(rows)[0] if found is None else found.cell
+    broken = rows[rows["error"].notna()] if "error" in rows else rows[:0]
+    mine = cell_rows(rows, cell)
+    degenerate = mine[mine["degenerate"] == 1] if "degenerate" in mine else mine[:0]
+    return Failures(
+        cell,
+        failures.failure_kinds(rows, cell),
+        failures.error_by_group(rows, cell),
+        failures.worst_classes(rows, cell, class_names=run.run.get("class_names")),
+        broken.drop_duplicates("image_id")[["image_id", "error"]],
+        list(degenerate["image_id"]),
+    )
