@@ -59,7 +59,8 @@ class Config:
     seed: int = 0
     part_size: int = 64  # images a part file
     shard: Shard = field(default_factory=Shard)
-    max_errors: float = 0.01
+    max_errors: float = 0.01  # share of the run's images, over all shards, that may be broken
+    retry_errors: bool = False  # try broken images again though their files have not changed
     overwrite: bool = False
     report: bool = True  # write summary.csv, figures/ and report.html; false: the rows alone
     gallery: int = 200  # images kept for the gallery, evenly spaced

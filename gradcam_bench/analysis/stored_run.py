@@ -15,7 +15,7 @@ from gradcam_bench.analysis.split_scores import with_split_scores
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.protocol import Protocol, run_protocols
-from gradcam_bench.store.parts import read_gallery, read_rows, read_run
+from gradcam_bench.store.parts import has_gallery, read_gallery, read_rows, read_run
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,7 @@ def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     rows = with_split_scores(rows, run)
     config = run.get("config") or {}
     summary = summarize(rows, seed=int(config.get("seed") or 0), protocols=run_protocols(run))
-    try:
-        pictures = read_gallery(directory)
-    except UserError:
-        pictures = pd.DataFrame()
+    pictures = read_gallery(directory) if has_gallery(directory) else pd.DataFrame()
     model = run.get("model") or directory.name
     return Run(name or str(model), directory, rows, run, summary, pictures)
 

@@ -153,11 +153,12 @@ def read_xml(path: str | os.PathLike[str]) -> Annotation:
         _check_annotation(size, boxes)
     except FileNotFoundError:
         raise ExampleError(
-            f"annotation {os.fspath(path)} does not exist; restore the file"
+            f"annotation {os.fspath(path)} does not exist; restore the file", path=path
         ) from None
     except (OSError, SyntaxError, ValueError) as error:  # ElementTree.ParseError is a SyntaxError
         raise ExampleError(
-            f"annotation {os.fspath(path)} is broken ({error}); restore the file from its source"
+            f"annotation {os.fspath(path)} is broken ({error}); restore the file from its source",
+            path=path,
         ) from error
     return Annotation(size, wnids, boxes)
 

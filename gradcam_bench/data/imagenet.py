@@ -174,7 +174,8 @@ class ImageNet:
         if not any(mine):
             raise ExampleError(
                 f"annotation {xml} has boxes of {', '.join(sorted(set(annotation.wnids)))} but "
-                f"none of the image's class {wnid}; restore the file, or the labels"
+                f"none of the image's class {wnid}; restore the file, or the labels",
+                path=xml,
             )
         return load_example(
             image_id,
@@ -191,12 +192,14 @@ class ImageNet:
                 raise ExampleError(
                     f"annotation {xml} should name one of the 1000 classes of ILSVRC-2012 to be "
                     f"the image's label, but names {', '.join(names)}; add LOC_val_solution.csv "
-                    f"or the devkit"
+                    f"or the devkit",
+                    path=xml,
                 )
             return names[0]
         if image_id not in self._wnids:
             raise ExampleError(
-                f"image {image_id} has no label in the list of labels; restore its line"
+                f"image {image_id} has no label in the list of labels; restore its line",
+                path=None,  # the list is part of the data set's fingerprint
             )
         return self._wnids[image_id]
 

@@ -82,7 +82,8 @@ class Imagenette:
         if folder != wnid:
             raise ExampleError(
                 f"image {path} lies in the folder of {folder}, but its boxes are of {wnid}; "
-                f"move it back, or correct the box file"
+                f"move it back, or correct the box file",
+                path=path,
             )
         return load_example(
             self.image_ids[index],

@@ -78,10 +78,13 @@ def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
             orientation = _orientation(image)  # after load, which turns TIFFs itself
             rgb = _to_rgb(image)
     except FileNotFoundError:
-        raise ExampleError(f"image {os.fspath(path)} does not exist; restore the file") from None
+        raise ExampleError(
+            f"image {os.fspath(path)} does not exist; restore the file", path=path
+        ) from None
     except Exception as error:  # PIL's decoders raise anything on broken bytes
         raise ExampleError(
-            f"image {os.fspath(path)} cannot be read ({error}); restore the file from its source"
+            f"image {os.fspath(path)} cannot be read ({error}); restore the file from its source",
+            path=path,
         ) from error
     if orientation != 1:
         rgb = rgb.transpose(_TRANSPOSE[orientation])

@@ -24,6 +24,7 @@ from gradcam_bench.report import answers, tables
 from gradcam_bench.report.figures import catalogue, style
 from gradcam_bench.report.gallery import gallery_data, gallery_images
 from gradcam_bench.report.tables import interval_text, value_text
+from gradcam_bench.store import parts
 from gradcam_bench.store.rows import cell_rows, cells
 
 GALLERY_LIMIT = 150
@@ -111,6 +112,7 @@ def _run_context(run: Run) -> dict[str, Any]:
         "Seconds": f"{seconds:,.0f}" if isinstance(seconds, int | float) else None,
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Commit": stored.get("commit"),
+        "Computed by": "; ".join(parts.provenance_differences(stored)),
         "Config hash": stored.get("config_hash"),
         "Folder": str(run.directory),
     }

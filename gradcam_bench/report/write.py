@@ -19,7 +19,8 @@ from gradcam_bench.report import html, tables, write
 from gradcam_bench.report.figures import catalogue, style
 from gradcam_bench.report.figures.catalogue import write_figures
 from gradcam_bench.report.tables import interval_text, value_text
-from gradcam_bench.store.parts import read_run, write_atomically
+from gradcam_bench.store.files import make_folder, write_atomically
+from gradcam_bench.store.parts import read_run
 
 
 def finish(directory: str | Path | Run) -> str:
@@ -110,7 +111,7 @@ def write_report(
     """
     runs = load_runs(directories)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     tests = best.comparisons(runs)
     joint = catalogue.joint_figures(runs, tests) if len(runs) > 1 else {}
     drawn = {name: draw() for name, draw in joint.items()}
@@ -162,7 +163,7 @@ def write_tables(
     runs: Sequence[Run], folder: Path, tests: Mapping[str, pd.DataFrame]
 ) -> list[Path]:
     """Write headline, comparison with papers and paired tests as Markdown, LaTeX and CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     summary = joined_summary(runs) if len(runs) > 1 else runs[0].summary
     found = {"headline": (tables.headline(summary, intervals=True), tables.headline(summary))}
     papers = html.paper_table(runs)

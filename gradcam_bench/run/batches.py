@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import ExampleError
+from gradcam_bench.store.files import FileState, file_state
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Item:
     Attributes:
         index: place in the data set's order.
         image_id: of the example.
-        error: the message of a broken example; everything below is then empty.
+        error: the message of a broken example; everything below but `broken_file` is then empty.
+        broken_file: what the file of a broken example looks like, where the data set names it.
         image: (size, size, 3) uint8.
         label: class asked for; -1 where broken.
         boxes: (B, 4) float64 xyxy in the network's input frame, what it sees of them.
@@ -36,6 +38,7 @@ class Item:
     index: int
     image_id: str
     error: str | None = None
+    broken_file: FileState | None = None
     image: np.ndarray | None = None
     label: int = -1
     boxes: np.ndarray | None = None
@@ -83,7 +86,8 @@ class _Items(torch.utils.data.Dataset):
         try:
             example = self.dataset[index]
         except ExampleError as error:
-            return Item(index, self.dataset.image_ids[index], error=str(error))
+            state = None if error.path is None else file_state(error.path)
+            return Item(index, self.dataset.image_ids[index], str(error), broken_file=state)
         width, height = example.image.size
         geometry = self.geometry
         x0, y0, x1, y1 = geometry.region(width, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from gradcam_bench.models.model import Model
 from gradcam_bench.names import Row
 from gradcam_bench.run import scorer_choice
 from gradcam_bench.run.batch import Evaluation, Scored
-from gradcam_bench.run.batches import batches, first_images
+from gradcam_bench.run.batches import Item, batches, first_images
 from gradcam_bench.run.provenance import build_provenance
 from gradcam_bench.run.setup import (
     PRECISIONS,
@@ -106,8 +106,10 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         n_images=len(dataset),
         part_size=config.part_size,
         overwrite=config.overwrite,
+        retry_errors=config.retry_errors,
     )
     parts = store.missing_parts(config.shard.index, config.shard.count)
+    _tolerate(config, store, computing=parts)
     if parts:
         faithfulness = None
         if config.faithfulness.enabled:
@@ -138,6 +140,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         with processes(workers) as evaluation.pool:
             _compute(config, evaluation, dataset, geometry, store, parts, workers)
     store.write_run()
+    _tolerate(config, store)
     return store.complete()
 
 
@@ -164,8 +167,8 @@ def _compute(
     )
     rows: dict[int, list[Row]] = {}
     pictures: dict[int, list[Row]] = {}
-    broken: dict[int, int] = {}
-    first_error = ""
+    broken: dict[int, list[Item]] = {}
+    computing = list(parts)
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     started = time.perf_counter()
     with tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1) as bar:
@@ -178,26 +181,55 @@ def _compute(
                 part = item.index // store.part_size
                 rows.setdefault(part, []).extend(item_rows)
                 if item.error is not None:
-                    broken[part] = broken.get(part, 0) + 1
-                    first_error = first_error or item.error
+                    broken.setdefault(part, []).append(item)
                 if item.index == store.images_of(part)[-1]:
                     now = time.perf_counter()
                     store.write_part(
                         part,
                         rows.pop(part),
                         pictures.pop(part, []),
-                        errors=broken.get(part, 0),
                         seconds=now - started,
+                        broken_files=[
+                            bad.broken_file for bad in broken.pop(part, []) if bad.broken_file
+                        ],
                     )
+                    computing.remove(part)
                     started = now
             bar.update(len(batch.items))
-            total = sum(broken.values())
-            if total > config.max_errors * n:
-                raise UserError(
-                    f"{total} of {n} examples are broken, more than max_errors="
-                    f"{config.max_errors:g} tolerates. The first: {first_error} "
-                    "Finished parts are kept; mend the files or raise max_errors, then run again."
-                )
+            _tolerate(config, store, computing=computing, broken=broken)
+
+
+def _tolerate(
+    config: DictConfig,
+    store: Store,
+    *,
+    computing: Sequence[int] = (),
+    broken: Mapping[int, Sequence[Item]] | None = None,
+) -> None:
+    """Stop where the whole run, all shards and earlier processes together, has too many errors.
+
+    Args:
+        config: of the run; `max_errors` is the share of its images that may be broken.
+        store: its parts.
+        computing: the parts that this process has not stored yet.
+        broken: the broken examples that it has found in them.
+
+    Raises:
+        UserError: more examples are broken than `max_errors` tolerates.
+    """
+    own = [item for items in (broken or {}).values() for item in items]
+    limit, anew = config.max_errors * store.n_images, set(computing)
+    if len(own) + store.errors(without=anew) <= limit:
+        return
+    total = len(own) + store.recount_errors(without=anew)
+    if total > limit:
+        first = own[0].error if own else store.first_error()
+        raise UserError(
+            f"{total} of {store.n_images} examples are broken, more than max_errors="
+            f"{config.max_errors:g} tolerates. The first: {first} Finished parts are kept; mend "
+            "the files or raise max_errors, then run again (retry_errors=true tries all of them "
+            "again)."
+        )
 
 
 def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -17,6 +16,7 @@ from gradcam_bench.data.example import Dataset
 from gradcam_bench.models.checkpoints import weights_hash
 from gradcam_bench.models.custom_code import code_hash
 from gradcam_bench.models.model import Model
+from gradcam_bench.store.computed_by import this_process
 from gradcam_bench.store.parts import identity_hash
 
 PACKAGES = ("gradcam-bench", "torch", "torchvision", "timm", "onnxruntime", "numpy", "pandas")
@@ -53,8 +53,7 @@ def build_provenance(
         "data_fingerprint": decides["data_fingerprint"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        **this_process(),
         "versions": versions(),
         "commit": commit(),
         "identity": decides,

@@ -1,33 +1,56 @@
-"""Rows on disk: part files with fixed boundaries, provenance, and reading both back.
+"""Rows on disk: part files with fixed boundaries and run.json, for processes that share a folder.
 
 Part i holds the rows of images [i * part_size, (i + 1) * part_size) of the data set's fixed order.
 A part is written to the side and renamed, so it exists whole or not at all: stopping, resuming and
-sharding are all the computing of parts that are missing.
+sharding are all the computing of parts that are missing. run.json says which config the folder is
+for; it is made before any part, by the first of all processes that start on a folder, and every
+part names the same config, so that rows of two configs never mix.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from gradcam_bench.store.computed_by import KEYS, gather, provenance, provenance_differences
+from gradcam_bench.store.files import (
+    FileState,
+    file_state,
+    make_folder,
+    remove_left_behind,
+    write_atomically,
+)
+from gradcam_bench.store.part_file import (
+    KINDS,
+    DamagedPartError,
+    Kind,
+    Record,
+    encode,
+    images_and_errors,
+)
+from gradcam_bench.store.part_folder import (
+    PartFolder,
+    has_gallery,
+    read_gallery,
+    read_rows,
+    read_run,
+)
+from gradcam_bench.store.run_file import FORMAT, identity_hash, join, remove, still_own, to_json
 
-from gradcam_bench.errors import UserError
-
-OURS = ("scores", "gallery", "figures", "summary.csv", "run.json", "report.html", "tables")
-
-
-def identity_hash(identity: Mapping[str, Any]) -> str:
-    """Return a short hash of everything that decides a number."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+__all__ = [
+    "Store",
+    "has_gallery",
+    "identity_hash",
+    "provenance_differences",
+    "read_gallery",
+    "read_rows",
+    "read_run",
+    "write_atomically",
+]
 
 
 class Store:
@@ -35,13 +58,15 @@ class Store:
 
     Args:
         directory: made where it is missing.
-        run: the content of run.json; `config_hash` and `config` say what the folder is for.
+        run: what run.json says of the config and of this process; `config_hash` and `identity` say
+            what the folder is for.
         n_images: of the whole run.
         part_size: images a part.
         overwrite: replace what another config left here.
+        retry_errors: count parts with a broken image as missing, whether or not its file changed.
 
     Raises:
-        UserError: the folder belongs to another config.
+        UserError: the folder belongs to another config, or cannot be made.
     """
 
     def __init__(
@@ -52,52 +77,74 @@ class Store:
         n_images: int,
         part_size: int,
         overwrite: bool = False,
+        retry_errors: bool = False,
     ) -> None:
         self.directory, self.n_images, self.part_size = directory, n_images, part_size
         self.n_parts = -(-n_images // part_size)
-        self.run = dict(run)
-        stored = directory / "run.json"
-        if stored.is_file() and not self._same(stored):
-            if not overwrite:
-                raise UserError(
-                    f"{directory} holds a run of another config ({_difference(stored, self.run)}). "
-                    "Choose another output_dir=, or overwrite=true to replace it."
-                )
-            self._clear()
-        elif not stored.is_file() and (directory / "scores").is_dir():
-            if not overwrite:
-                raise UserError(
-                    f"{directory} holds scores but no run.json, so they cannot be trusted. "
-                    "Choose another output_dir=, or overwrite=true to replace them."
-                )
-            self._clear()
-        (directory / "scores").mkdir(parents=True, exist_ok=True)
-        (directory / "gallery").mkdir(exist_ok=True)
-        if not stored.is_file():
-            self.write_run()
-
-    def _same(self, stored: Path) -> bool:
-        try:
-            return json.loads(stored.read_text())["config_hash"] == self.run["config_hash"]
-        except (ValueError, KeyError):
-            return False
-
-    def _clear(self) -> None:
-        for name in OURS:
-            path = self.directory / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        self.run: dict[str, Any] = {
+            **run,
+            "format": FORMAT,
+            "n_parts": self.n_parts,
+            "complete": False,
+        }
+        self.retry_errors = retry_errors
+        self._wrote = False
+        self._told: set[int] = set()
+        self._errors: dict[int, int] = {}  # broken images by part, as far as known
+        make_folder(directory)
+        self.found = join(directory, self.run, overwrite=overwrite)
+        """run.json as this process found it; empty where it made it."""
+        self.parts = PartFolder.of(directory, self.found or self.run)
+        for kind in KINDS:
+            make_folder(directory / kind)
+            remove_left_behind(directory / kind)
 
     def missing_parts(self, shard_index: int = 0, shard_count: int = 1) -> list[int]:
-        """Return the parts of a shard that do not exist, or hold broken examples to try again."""
+        """Return the parts of a shard that are to be computed.
+
+        Those are the parts that do not exist, are damaged or of another run (which is said), and
+        those with a broken image whose file has changed since.
+        """
         mine = range(shard_index, self.n_parts, shard_count)
-        return [part for part in mine if self._errors(part) != 0]
+        return [part for part in mine if self._is_missing(self._record(part))]
+
+    def _is_missing(self, record: Record | None) -> bool:
+        if record is None or record.errors < 0:
+            return True
+        if not record.errors:
+            return False
+        changed = any(file_state(state.path) != state for state in record.broken_files)
+        return self.retry_errors or not record.checked or changed
 
     def complete(self) -> bool:
-        """Return whether every part of every shard exists."""
-        return all(self._path(part).is_file() for part in range(self.n_parts))
+        """Return whether every part of every shard exists, undamaged."""
+        return all(self._record(part) is not None for part in range(self.n_parts))
+
+    def errors(self, *, without: Container[int] = ()) -> int:
+        """Return how many images are broken in the parts stored so far, by any process.
+
+        Args:
+            without: numbers of parts that do not count, since they are being computed anew.
+        """
+        for part in self.parts.numbers("scores"):
+            if part not in self._errors:  # a listing is cheap; only new parts are looked at
+                record = self._record(part)
+                self._errors[part] = 0 if record is None else max(record.errors, 0)
+        return sum(count for part, count in self._errors.items() if part not in without)
+
+    def recount_errors(self, *, without: Container[int] = ()) -> int:
+        """Return `errors` after looking at all parts again: others may have mended theirs."""
+        self._errors.clear()
+        return self.errors(without=without)
+
+    def first_error(self) -> str:
+        """Return the message of the first broken image that is stored; empty without one."""
+        for part in range(self.n_parts):
+            record = self._record(part)
+            if record is not None and record.errors > 0:
+                told = self.parts.table("scores", part)["error"].drop_null()
+                return str(told[0]) if len(told) else ""
+        return ""
 
     def images_of(self, part: int) -> range:
         """Return the image indices of a part."""
@@ -110,124 +157,112 @@ class Store:
         rows: Iterable[Mapping[str, Any]],
         gallery: Iterable[Mapping[str, Any]],
         *,
-        errors: int,
         seconds: float,
+        broken_files: Sequence[FileState] = (),
     ) -> None:
-        """Write a part's rows and its images for the gallery, each file whole or not at all."""
-        pictures = list(gallery)
+        """Write a part's rows and its images for the gallery, each file whole or not at all.
+
+        Args:
+            part: its number.
+            rows: of all images of the part; a broken image's rows have an `error`.
+            gallery: pictures, or none.
+            seconds: that computing them took.
+            broken_files: what the files of the broken images looked like, where they are known.
+
+        Raises:
+            UserError: another process has replaced this run; the disk is full.
+        """
+        rows, pictures = list(rows), list(gallery)
+        images, errors = images_and_errors(rows)
+        expected = len(self.images_of(part))
+        if images != expected:
+            raise AssertionError(f"part {part} has rows of {images} images, expected {expected}")
+        record = Record(
+            "scores",
+            self.run["config_hash"],
+            part,
+            len(rows),
+            images,
+            errors,
+            round(seconds, 3),
+            list(broken_files),
+            provenance(self.run),
+        )
+        content = encode(rows, record)
+        still_own(self.directory, self.run)
         if pictures:
-            _write(self.directory / "gallery" / f"part-{part:05d}.parquet", pictures, {})
-        meta = {"errors": str(errors), "seconds": f"{seconds:.3f}"}
-        _write(self._path(part), list(rows), meta)
+            shown = len({picture["image_id"] for picture in pictures})
+            about = replace(record, kind="gallery", rows=len(pictures), images=shown)
+            self._put("gallery", part, encode(pictures, about))
+        else:
+            remove(self.parts.path("gallery", part))
+        self._put("scores", part, content)
+        self._errors[part], self._wrote = errors, True
+
+    def _put(self, kind: Kind, part: int, content: bytes) -> None:
+        path = self.parts.path(kind, part)
+        if path.is_dir():
+            remove(path)
+        write_atomically(path, content)
 
     def write_run(self) -> None:
-        """Write run.json, with the seconds that the parts took so far."""
-        seconds = [self._meta(part).get("seconds", "0") for part in range(self.n_parts)]
-        self.run["seconds"] = round(sum(map(float, seconds)), 3)
-        self.run["complete"] = self.complete()
-        text = json.dumps(self.run, indent=2) + "\n"
-        write_atomically(self.directory / "run.json", text.encode())
+        """Write run.json anew, with all that the parts of all processes say of themselves.
 
-    def _path(self, part: int) -> Path:
-        return self.directory / "scores" / f"part-{part:05d}.parquet"
+        Raises:
+            UserError: another process has replaced this run.
+        """
+        told = self._told_by_parts()
+        while True:
+            content = {**self._described(still_own(self.directory, self.run)), **told}
+            latest = told["computed"][-1] if told["computed"] else {}
+            content |= {key: latest[key] for key in KEYS if key in latest}
+            write_atomically(self.directory / "run.json", to_json(content))
+            before, told = told, self._told_by_parts()
+            if told == before:  # otherwise another process stored a part meanwhile
+                return
 
-    def _meta(self, part: int) -> dict[str, str]:
-        path = self._path(part)
-        if not path.is_file():
-            return {}
-        metadata = pq.read_schema(path).metadata or {}
-        return {key.decode(): value.decode() for key, value in metadata.items()}
+    def _described(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return what run.json says of the run: as the last process that computed a part has it."""
+        if self._wrote:
+            return self.run
+        kept = {key: value for key, value in stored.items() if key != "thresholds"}
+        # Thresholds of another run are looked up, not computed: this process has the newest.
+        names = ("format", "n_parts", "thresholds")
+        new: dict[str, Any] = {name: self.run[name] for name in names if name in self.run}
+        asked = {"thresholds_from": (self.run.get("config") or {}).get("thresholds_from")}
+        return {**kept, **new, "config": {**(kept.get("config") or {}), **asked}}
 
-    def _errors(self, part: int) -> int:
-        return int(self._meta(part).get("errors", "-1"))
+    def _told_by_parts(self) -> dict[str, Any]:
+        """Return the keys of run.json that are gathered from the parts."""
+        found = {part: self._record(part) for part in range(self.n_parts)}
+        records = {part: record for part, record in found.items() if record is not None}
+        entries = (self.found.get("computed") or []) if "format" in self.found else [self.found]
+        old = [provenance(entry) for entry in entries if entry.get("unchecked", True)]
+        unchecked = {**(old[0] if old else {}), "unchecked": True}
+        return {
+            "seconds": round(sum(record.seconds for record in records.values()), 3),
+            "errors": sum(max(record.errors, 0) for record in records.values()),
+            "complete": len(records) == self.n_parts,
+            "computed": gather(
+                {part: r.provenance if r.checked else unchecked for part, r in records.items()}
+            ),
+        }
 
+    def _record(self, part: int) -> Record | None:
+        """Return what a part says of itself; None where it is missing or, which is said, unfit."""
+        record = self._fitting("scores", part)
+        if record is not None and os.path.lexists(self.parts.path("gallery", part)):
+            return record if self._fitting("gallery", part) is not None else None
+        return record
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _write(path: Path, rows: list[Mapping[str, Any]], meta: dict[str, str]) -> None:
-    table = pa.Table.from_pylist([dict(row) for row in rows])
-    # An all-null column gets type null; pandas and later parts expect a concrete one.
-    fields = [
-        pa.field(field.name, pa.string() if pa.types.is_null(field.type) else field.type)
-        for field in table.schema
-    ]
-    table = table.cast(pa.schema(fields)).replace_schema_metadata(
-        {key.encode(): value.encode() for key, value in meta.items()}
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
-
-
-def read_rows(directory: str | Path) -> pd.DataFrame:
-    """Return one row per image, layer and method, in the order of the data set.
-
-    Raises:
-        UserError: the folder holds no rows.
-    """
-    return _read(Path(directory) / "scores", Path(directory))
-
-
-def read_gallery(directory: str | Path) -> pd.DataFrame:
-    """Return the kept pictures: image_id, jpeg, boxes, and per method and layer an 8-bit map.
-
-    Raises:
-        UserError: the folder holds none.
-    """
-    return _read(Path(directory) / "gallery", Path(directory))
-
-
-def _read(folder: Path, directory: Path) -> pd.DataFrame:
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
-        raise UserError(
-            f"{directory} holds no run: expected {folder.name}/part-*.parquet inside. "
-            "Give the output_dir of a run of gradcam-bench."
-        )
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-
-
-def read_run(directory: str | Path) -> dict[str, Any]:
-    """Return run.json: config and its hash, versions, device, commit, fingerprints, seconds.
-
-    Raises:
-        UserError: there is none, or it is broken.
-    """
-    path = Path(directory) / "run.json"
-    if not path.is_file():
-        raise UserError(
-            f"{directory} holds no run.json; give the output_dir of a run of gradcam-bench."
-        )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); run again.") from error
-
-
-def _difference(stored: Path, run: Mapping[str, Any]) -> str:
-    """Name the first few keys in which two runs differ."""
-    try:
-        old = json.loads(stored.read_text())
-    except ValueError:
-        return "its run.json is broken"
-    a, b = _flat(old.get("identity", {})), _flat(run.get("identity", {}))
-    keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
-    shown = [f"{key}: {a.get(key)} there, {b.get(key)} now" for key in keys[:3]]
-    return "; ".join(shown) + ("; ..." if len(keys) > 3 else "")
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    def _fitting(self, kind: Kind, part: int) -> Record | None:
+        try:
+            return self.parts.record(kind, part)
+        except FileNotFoundError:
+            return None
+        except DamagedPartError as error:
+            if part not in self._told:
+                self._told.add(part)
+                path = self.parts.path(kind, part)
+                logging.warning("%s %s: it has to be computed again.", path, error)
+            return None

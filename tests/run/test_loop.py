@@ -1,7 +1,9 @@
 """The whole pipeline on small data: what resuming, shards, batches and errors may not change."""
 
+import ast
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from gradcam_bench.analysis.stored_run import load_run
 from gradcam_bench.config import config_dir, register
 from gradcam_bench.errors import UserError
-from gradcam_bench.run import loop
-from gradcam_bench.store.parts import read_gallery, read_rows, read_run
+from gradcam_bench.report import html, write
+from gradcam_bench.run import loop, provenance
+from gradcam_bench.store.parts import provenance_differences, read_gallery, read_rows, read_run
+from gradcam_bench.store.schema import column_of
 
 SMALL = [
     "++dataset.length=10",
@@ -283,6 +288,114 @@ def test_broken_examples_are_named_and_nothing_computed_is_lost(photographs, tmp
     image.write_bytes(good[0])
     xml.write_bytes(good[1])
     assert photo(photographs, out, "max_errors=0.2", "overwrite=true").error.isna().all()
+
+
+def broken_images(photographs, *numbers):
+    """Cut images of the data set to half, and return the first one's path."""
+    paths = [photographs / f"ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_{i:08d}.JPEG" for i in numbers]
+    for path in paths:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    return paths[0]
+
+
+@pytest.mark.parametrize("part_size", [2, 8])
+@pytest.mark.parametrize("broken", [(0,), (0, 1), (1,)])
+def test_broken_first_images_cost_no_other_image_its_scores(
+    photographs, tmp_path, broken, part_size
+):
+    broken_images(photographs, *broken)
+    rows = photo(photographs, tmp_path / "out", "max_errors=0.5", f"part_size={part_size}")
+    good = rows[rows.error.isna()]
+    assert good.image_id.nunique() == 6 - len(broken)
+    for column in ("label", "predicted", "box_iou", "pointing_hit", "iou_hits@wsol_v2"):
+        assert good[column].notna().all(), column
+    assert load_run(tmp_path / "out").summary.n.max() == 6
+    if broken == (0, 1) and part_size == 2:
+        write.finish(tmp_path / "out")
+
+
+def test_a_run_of_broken_images_alone_is_reported(photographs, tmp_path):
+    broken_images(photographs, *range(6))
+    rows = photo(photographs, tmp_path / "out", "max_errors=1")
+    assert rows.error.notna().all()
+    write.finish(tmp_path / "out")
+
+
+def test_max_errors_holds_for_the_run_over_all_shards(photographs, tmp_path):
+    broken_images(photographs, 0, 3)
+    options = ("part_size=1", "shard.count=3", "max_errors=0.2")  # one of six
+    out = tmp_path / "out"
+    photo(photographs, out, *options, "shard.index=2")
+    photo(photographs, out, *options, "shard.index=1")
+    with pytest.raises(UserError, match=r"2 of 6 examples are broken.*The first: image"):
+        photo(photographs, out, *options, "shard.index=0")
+    # What is known ends every other process too, before it computes anything.
+    with pytest.raises(UserError, match=r"2 of 6 examples are broken.*ILSVRC2012_val_00000000"):
+        photo(photographs, out, *options, "shard.index=1")
+
+
+def test_earlier_processes_errors_count(photographs, tmp_path):
+    broken_images(photographs, 0, 5)
+    out = tmp_path / "out"
+    for _ in range(2):
+        with pytest.raises(UserError, match="2 of 6 examples are broken"):
+            photo(photographs, out, "max_errors=0.2")
+    rows = photo(photographs, out, "max_errors=0.4")
+    assert rows[rows.error.notna()].image_id.nunique() == 2
+
+
+def test_broken_images_are_tried_again_when_the_file_changed_or_when_asked(photographs, tmp_path):
+    path = broken_images(photographs, 2)
+    out = tmp_path / "out"
+    part = out / "scores/part-00001.parquet"
+    photo(photographs, out, "max_errors=0.2")
+    first = part.stat().st_mtime_ns
+    photo(photographs, out, "max_errors=0.2")
+    assert part.stat().st_mtime_ns == first
+    photo(photographs, out, "max_errors=0.2", "retry_errors=true")
+    second = part.stat().st_mtime_ns
+    assert second > first
+    path.write_bytes(path.read_bytes())
+    photo(photographs, out, "max_errors=0.2")
+    assert part.stat().st_mtime_ns > second
+
+
+def test_every_error_of_a_data_set_names_its_file():
+    """Or says that there is none: a run that starts again looks whether the file has changed."""
+    for source in (Path(loop.__file__).parent / "data").glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ExampleError":
+                named = [keyword.arg for keyword in node.keywords]
+                assert named == ["path"], f"{source.name}:{node.lineno}: give path="
+
+
+def test_a_rerun_keeps_who_computed_and_a_resumed_run_names_both(whole, tmp_path, monkeypatch):
+    directory = tmp_path / "copy"
+    shutil.copytree(whole[0], directory)
+    before = read_run(directory)
+    monkeypatch.setattr(provenance, "commit", lambda: "another")
+    run(directory, *OVERRIDES)
+    assert read_run(directory) == before
+    assert before["computed"][0]["parts"] == "0-2"
+    assert before["computed"][0]["scorer"] == "torch"
+    (directory / "scores/part-00001.parquet").unlink()
+    run(directory, *OVERRIDES)
+    after = read_run(directory)
+    assert [entry["parts"] for entry in after["computed"]] == ["0, 2", "1"]
+    assert provenance_differences(after) == [
+        f"parts 0, 2 were computed from commit {before['commit']}, part 1 from commit another"
+    ]
+    lines = dict(html._run_context(load_run(directory))["lines"])
+    assert lines["Computed by"].endswith("part 1 from commit another")
+
+
+def test_the_columns_of_a_run_are_within_their_ranges(whole):
+    numbers = whole[1].select_dtypes("number")
+    for name in numbers:
+        described = column_of(name)
+        known = numbers[name].dropna()
+        assert known.between(described.low - 1e-6, described.high + 1e-6).all(), name
 
 
 @pytest.mark.parametrize(
