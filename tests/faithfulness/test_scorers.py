@@ -4,9 +4,8 @@ import threading
 
 import pytest
 import torch
-from test_custom_code import Act, Doubled
 from torch import nn
-from toys import Functional, Residual
+from toys import Act, Doubled, Functional, Residual
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness import export_cache, onnx_scorer, scorers

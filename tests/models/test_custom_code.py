@@ -6,29 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Residual
+from toys import Act, Doubled, Residual, network_class
 
 from gradcam_bench.models.custom_code import code_hash
-
-
-def network_class(activation):
-    """A class whose forward is known by what it closes over; name and weights are always equal."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.fc = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.fc(activation(self.conv(x)).mean((2, 3)))
-
-    return Net
-
-
-Act = network_class(F.relu)
-Doubled = network_class(lambda x: 2 * F.elu(x))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
+from small_runs import run, scores
 
 from gradcam_bench.analysis.stored_run import load_run
 from gradcam_bench.config import config_dir, register
@@ -20,29 +21,6 @@ from gradcam_bench.report import html, write
 from gradcam_bench.run import loop, provenance
 from gradcam_bench.store.parts import provenance_differences, read_gallery, read_rows, read_run
 from gradcam_bench.store.schema import column_of
-
-SMALL = [
-    "++dataset.length=10",
-    "part_size=4",
-    "batch_size=3",
-    "faithfulness.steps=6",
-    "scoring=torch",
-]
-
-
-def config(*overrides):
-    register()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("benchmark", overrides=[*SMALL, *overrides])
-
-
-def run(directory, *overrides):
-    done = loop.run(config(*overrides), directory, command="gradcam-bench")
-    return done, read_rows(directory)
-
-
-def scores(rows):
-    return rows.select_dtypes(float).to_numpy()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_loop import config, run, scores
+from small_runs import config, run, scores
 from toys import Residual
 
 from gradcam_bench.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_boxes import GRADCAM2017
+from protocols import GRADCAM2017
 from toys import Residual
 
 from gradcam_bench.cam.gradcam import GradCAM

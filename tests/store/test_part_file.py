@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_part_file import OTHER, RUN, fill, store
+from folders import OTHER, RUN, fill, store
 
 from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.errors import UserError

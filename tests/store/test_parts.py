@@ -6,54 +6,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from folders import OTHER, RUN, broken, fill, row, rows, store
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.store import files
 from gradcam_bench.store.files import file_state
 from gradcam_bench.store.part_file import read_record
 from gradcam_bench.store.parts import (
-    Store,
     identity_hash,
     provenance_differences,
     read_gallery,
     read_rows,
     read_run,
 )
-
-RUN = {"config_hash": "a", "identity": {"seed": 0, "model": {"name": "x"}}, "config": {}}
-OTHER = {**RUN, "config_hash": "b", "identity": {"seed": 1, "model": {"name": "x"}}}
-
-
-def store(path, n=10, part=4, run=None, **options):
-    return Store(path, run or RUN, n_images=n, part_size=part, **options)
-
-
-def row(image, **values):
-    return {"image_id": f"i{image}", "method": "grad_cam", "layer": "layer4", **values}
-
-
-def rows(images):
-    return [
-        row(i, label=i % 3, box_iou=i / 20, deletion_curve=[0.0, 1.0], error=None) for i in images
-    ]
-
-
-def pictures(images):
-    return [
-        row(i, jpeg=b"jpeg", boxes=[[0.0, 0.0, 1.0, 1.0]], heatmap=b"1", heatmap_h=1, heatmap_w=1)
-        for i in images
-    ]
-
-
-def broken(image):
-    return row(image, error=f"image i{image} cannot be read")
-
-
-def fill(s, *parts, seconds=1.0):
-    for part in parts or range(s.n_parts):
-        images = s.images_of(part)
-        s.write_part(part, rows(images), pictures(images), seconds=seconds)
-    return s
 
 
 def test_parts_have_fixed_boundaries_and_cover_every_image_once(tmp_path):

@@ -1,0 +1,30 @@
+"""Runs of ten small scenes, composed and computed as the command line does."""
+
+from hydra import compose, initialize_config_dir
+
+from gradcam_bench.config import config_dir, register
+from gradcam_bench.run import loop
+from gradcam_bench.store.parts import read_rows
+
+SMALL = [
+    "++dataset.length=10",
+    "part_size=4",
+    "batch_size=3",
+    "faithfulness.steps=6",
+    "scoring=torch",
+]
+
+
+def config(*overrides):
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("benchmark", overrides=[*SMALL, *overrides])
+
+
+def run(directory, *overrides):
+    done = loop.run(config(*overrides), directory, command="gradcam-bench")
+    return done, read_rows(directory)
+
+
+def scores(rows):
+    return rows.select_dtypes(float).to_numpy()
