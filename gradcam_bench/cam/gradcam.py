@@ -7,16 +7,20 @@ differentiated; the parameters take no gradients; the model is left as it was fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.cam.hooks import OverwrittenError, Recorder, frozen
+from gradcam_bench.cam.checks import Classes, check_model, class_indices, layer_path
+from gradcam_bench.cam.frozen import frozen
+from gradcam_bench.cam.hooks import Recorder
 from gradcam_bench.cam.methods import grad_cam
 from gradcam_bench.cam.upsampling import normalize_by_max, upsample
-from gradcam_bench.errors import UserError, nearest
+from gradcam_bench.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,45 @@ WRITES_INPUT = (
 )
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
+
+CHECKPOINTED = (
+    "GradCAM cannot follow activation checkpointing (or other hooks on saved tensors), which "
+    "runs parts of the network again during backward; turn it off first, for example "
+    "model.set_grad_checkpointing(False) in timm or memory_efficient=False in torchvision."
+)
+
+# What torch says of networks that it runs, but cannot differentiate, and what to tell instead.
+EXPLAINED = {
+    CHECKPOINTED: CHECKPOINTED,
+    "torch.utils.checkpoint": CHECKPOINTED,  # its reentrant form, in the backward pass
+    "nference tensor": (
+        "The network keeps a tensor that was made under torch.inference_mode, which autograd "
+        "cannot use; build the model and run it first outside of inference mode."
+    ),
+    "modified by an inplace operation": (
+        "The network overwrites, in place, a tensor that its own backward pass needs, so it "
+        "cannot be differentiated; make that operation out-of-place."
+    ),
+    "modified inplace": (
+        "The network works in place on a view, which autograd does not allow, so it cannot be "
+        "differentiated; make that operation out-of-place."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """A forward pass, kept for the backward passes of several classes.
+
+    Attributes:
+        logits: (N, C), with its graph.
+        leaves: what was recorded of each layer, (N, K, h, w), in the order asked for.
+        single: the caller gave one image without a batch axis.
+    """
+
+    logits: Tensor
+    leaves: list[Tensor]
+    single: bool
 
 
 class GradCAM:
@@ -43,34 +86,34 @@ class GradCAM:
             `backward` have run.
 
     Raises:
-        UserError: the layer does not exist or the model is compiled, scripted or replicated.
+        UserError: the layer does not exist, or the model is compiled, scripted, replicated or
+            made under inference mode.
 
     References:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2.
 
     The hooks live only during `forward`; modes, requires_grad and hooks are restored when it
     ends, also by an error. The network runs in eval mode. Consumers that work in place
-    (ReLU(inplace=True), `out += identity`) do not change what was recorded; see recording.py.
+    (ReLU(inplace=True), `out += identity`) do not change what was recorded; see hooks.py.
+    Threads may share a model, and `generate` of one GradCAM; `forward` and `backward` keep
+    their tensors in between, so each thread needs a GradCAM of its own for them.
     """
 
     def __init__(
         self, model: nn.Module, target_layer: Layers, *, autocast: torch.dtype | None = None
     ) -> None:
-        _refuse_wrapped(model)
+        check_model(model)
         self.model = model
         self.autocast = autocast
         self._many = isinstance(target_layer, Sequence) and not isinstance(target_layer, str)
         wanted: Sequence = target_layer if self._many else [target_layer]  # type: ignore[assignment]
         if not wanted:
             raise UserError("GradCAM expects at least one target layer, got an empty list.")
-        modules = {_path(model, layer): _module(model, layer) for layer in wanted}
-        self._recorder = Recorder(modules)
-        self.layers = list(modules)
+        self.layers = [layer_path(model, layer) for layer in wanted]
+        self._recorder = Recorder({path: model.get_submodule(path) for path in self.layers})
         self.activations: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self._logits: Tensor | None = None
-        self._leaves: list[Tensor] = []
-        self._single = False
+        self._last: _Forward | None = None
         self._writes_input = False
 
     def forward(self, img: Tensor) -> Tensor:
@@ -87,20 +130,32 @@ class GradCAM:
                 twice or gives no (N, K, h, w) tensor; the model gives no (N, C) tensor.
         """
         self.release()
-        if img.ndim not in (3, 4):
+        self._last = self._forward(img)
+        self.activations = [leaf.detach() for leaf in self._last.leaves]
+        logits = self._last.logits.detach().float()
+        return logits[0] if self._last.single else logits
+
+    def _forward(self, img: Tensor) -> _Forward:
+        if not isinstance(img, Tensor) or img.ndim not in (3, 4):
             raise UserError(
-                f"GradCAM expects images (3, H, W) or (N, 3, H, W), got {tuple(img.shape)}."
+                f"GradCAM expects images (3, H, W) or (N, 3, H, W), got {_described(img)}."
             )
-        self._single = img.ndim == 3
-        batch = img.detach()[None] if self._single else img.detach()
-        try:
-            logits, recorded = self._recorded_pass(batch)
-        except OverwrittenError:
-            logits, recorded = self._recorded_pass(batch)
+        single = img.ndim == 3
+        batch = img.detach()[None] if single else img.detach()
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            frozen(self.model),
+            _explained(),
+            torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED),
+            torch.autocast(
+                batch.device.type, dtype=self.autocast, enabled=self.autocast is not None
+            ),
+        ):
+            logits, recorded = self._recorder.run(lambda: self._answer(batch))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(
-                f"GradCAM expects a model that gives logits (N, C), got {given}; "
+                f"GradCAM expects a model that gives logits (N, C), got {_described(logits)}; "
                 "wrap the model so that it returns the logits alone."
             )
         unreached = [layer for layer in self.layers if layer not in recorded]
@@ -109,31 +164,19 @@ class GradCAM:
                 f"The forward pass never reaches {', '.join(unreached)} in eval mode; "
                 "choose a layer that the logits depend on."
             )
-        self._logits = logits
-        self.activations = [recorded[layer].detach() for layer in self.layers]
-        self._leaves = [recorded[layer] for layer in self.layers]
-        detached = logits.detach().float()
-        return detached[0] if self._single else detached
+        return _Forward(logits, [recorded[layer] for layer in self.layers], single)
 
-    def _recorded_pass(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            frozen(self.model),
-            self._recorder.recording() as recorded,
-            torch.autocast(
-                batch.device.type, dtype=self.autocast, enabled=self.autocast is not None
-            ),
-        ):
-            handed = batch.clone()  # the model may write into it; the caller's stays what it is
-            version = handed._version
-            logits = self.model(handed)
-        if handed._version != version and not self._writes_input:
+    def _answer(self, batch: Tensor) -> object:
+        """Return what the model answers; it gets a copy, which it may write into."""
+        images = batch.clone()
+        version = images._version
+        answer = self.model(images)
+        if images._version != version and not self._writes_input:
             self._writes_input = True
             log.warning(WRITES_INPUT, type(self.model).__name__)
-        return logits, recorded
+        return answer
 
-    def backward(self, class_idx: int | Sequence[int] | Tensor | None = None) -> list[Tensor]:
+    def backward(self, class_idx: Classes = None) -> list[Tensor]:
         """Differentiate the class score of each image with respect to every layer.
 
         May be called again with other classes: several maps of an image share one forward.
@@ -147,27 +190,30 @@ class GradCAM:
         Raises:
             UserError: before `forward`; a class out of range; the wrong number of classes.
         """
-        if self._logits is None:
+        if self._last is None:
             raise UserError("GradCAM.backward needs a forward pass first: call forward(img).")
-        if not self._logits.requires_grad:
+        self.gradients = self._backward(self._last, class_idx)
+        return self.gradients
+
+    def _backward(self, last: _Forward, class_idx: Classes) -> list[Tensor]:
+        if not last.logits.requires_grad:
             raise UserError(
                 f"The logits cannot be differentiated with respect to {', '.join(self.layers)}; "
-                "does the model's forward use torch.no_grad or detach behind that layer?"
+                "does the model's forward use torch.no_grad, detach or activation checkpointing "
+                "behind that layer?"
             )
-        with torch.inference_mode(False), torch.enable_grad():
-            index = _classes(class_idx, self._logits).clone()  # no inference tensor in the graph
+        # Frozen, because some networks run parts of themselves again to save memory.
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.model), _explained():
+            index = class_indices(class_idx, last.logits).clone()  # no inference tensor in a graph
             # Images do not mix in eval mode: the gradient of the sum is each image's own gradient.
-            score = self._logits.float().gather(1, index[:, None]).sum()
-            grads = torch.autograd.grad(score, self._leaves, retain_graph=True, allow_unused=True)
+            score = last.logits.float().gather(1, index[:, None]).sum()
+            grads = torch.autograd.grad(score, last.leaves, retain_graph=True, allow_unused=True)
         for layer, gradient in zip(self.layers, grads, strict=True):
             if gradient is None:
                 raise UserError(f"The logits do not depend on {layer}; choose another layer.")
-        self.gradients = list(grads)
-        return self.gradients
+        return list(grads)
 
-    def generate(
-        self, img: Tensor, class_idx: int | Sequence[int] | Tensor | None = None
-    ) -> Tensor | list[Tensor]:
+    def generate(self, img: Tensor, class_idx: Classes = None) -> Tensor | list[Tensor]:
         """Return the Grad-CAM map of each layer.
 
         Args:
@@ -179,19 +225,19 @@ class GradCAM:
             (H, W) or (N, H, W), float32 in [0, 1], zeros where nothing is positive. A list of
             these, in the order of the layers, where a list of layers was given.
         """
-        self.forward(img)
-        self.backward(class_idx)
+        self.release()
+        last = self._forward(img)
+        gradients = self._backward(last, class_idx)
         size = (img.shape[-2], img.shape[-1])
         maps = []
-        for activations, gradients in zip(self.activations, self.gradients, strict=True):
-            heatmap = normalize_by_max(upsample(grad_cam(activations, gradients).relu(), size))
-            maps.append(heatmap[0] if self._single else heatmap)
-        self.release()
+        for leaf, gradient in zip(last.leaves, gradients, strict=True):
+            heatmap = normalize_by_max(upsample(grad_cam(leaf.detach(), gradient).relu(), size))
+            maps.append(heatmap[0] if last.single else heatmap)
         return maps if self._many else maps[0]
 
     def release(self) -> None:
         """Forget the recorded tensors and the autograd graph behind them."""
-        self._logits, self._leaves = None, []
+        self._last = None
         self.activations, self.gradients = [], []
 
     def __enter__(self) -> GradCAM:
@@ -206,66 +252,17 @@ class GradCAM:
         self.release()
 
 
-def _refuse_wrapped(model: nn.Module) -> None:
-    """Raise a UserError for models whose submodules a hook cannot see."""
-    for name, module in model.named_modules():
-        where = f"its part {name!r}" if name else "the model"
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UserError(
-                f"GradCAM needs an eager model, but {where} is scripted or traced; "
-                "pass the Python model it was made from."
-            )
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None):
-            raise UserError(
-                f"GradCAM needs an eager model, but {where} is compiled; "
-                "pass the model from before torch.compile (compiled._orig_mod)."
-            )
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            raise UserError(f"GradCAM needs the bare model, but {where} is replicated; use .module")
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what torch says of networks that it cannot differentiate into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        for text, explanation in EXPLAINED.items():
+            if text in str(error):
+                raise UserError(explanation) from error
+        raise
 
 
-def _path(model: nn.Module, layer: str | nn.Module) -> str:
-    """Return the module path of a layer given by name or by module."""
-    names = [name for name, _ in model.named_modules() if name]
-    if isinstance(layer, str):
-        if layer in names:
-            return layer
-        raise UserError(
-            f"The model {type(model).__name__} has no layer {layer!r}."
-            f"{nearest(layer, names, limit=5)} All: dict(model.named_modules())."
-        )
-    if not isinstance(layer, nn.Module):
-        raise UserError(
-            f"A target layer is a module path or a module, got {type(layer).__name__}: {layer!r}."
-        )
-    for name, module in model.named_modules():
-        if module is layer and name:
-            return name
-    raise UserError(
-        f"The target layer {type(layer).__name__} is not a part of {type(model).__name__}."
-    )
-
-
-def _module(model: nn.Module, layer: str | nn.Module) -> nn.Module:
-    return model.get_submodule(layer) if isinstance(layer, str) else layer
-
-
-def _classes(class_idx: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
-    """Return one valid class per image, (N,) int64."""
-    n, c = logits.shape
-    if class_idx is None:
-        return logits.argmax(1)
-    index = torch.as_tensor(class_idx, device=logits.device)
-    if index.dtype.is_floating_point or index.dtype in (torch.bool, torch.complex64):
-        raise UserError(f"class_idx holds class indices (integers), got {class_idx!r}.")
-    index = index.long()
-    if index.ndim == 0:
-        index = index.expand(n)
-    if tuple(index.shape) != (n,):
-        raise UserError(
-            f"class_idx is one class or one per image: expected {n} for this batch, "
-            f"got {tuple(index.shape)}."
-        )
-    if bool(((index < 0) | (index >= c)).any()):
-        raise UserError(f"Classes are 0 to {c - 1} for this model, got {index.tolist()}.")
-    return index
+def _described(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -17,6 +17,9 @@ from gradcam_bench.names import CONTROLS
 
 LayerMethod = Callable[[Tensor, Tensor], Tensor]
 
+# Squares of values below 2**30, and sums of 2**60 of them, stay within float32's 2**127.
+SAFE_EXPONENT = 30
+
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return sum_k alpha_k A_k, alpha_k = mean of dy/dA_k over positions; (N, h, w).
@@ -80,7 +83,8 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     References:
         Muhammad and Yeasin 2020. Positions are centred over space; the component's sign, which
-        the decomposition leaves open, is the one that correlates with the mean activation.
+        the decomposition leaves open, is the one that correlates with the mean activation. The map
+        of an image whose activations are not all finite is NaN.
     """
     return _first_component(activations.float())
 
@@ -92,7 +96,14 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 def _first_component(features: Tensor) -> Tensor:
     n, k, h, w = features.shape
-    flat = features.reshape(n, k, h * w).transpose(1, 2)
+    features = features.reshape(n, k, h * w)
+    finite = features.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    features = torch.where(finite, features, 0.0)  # in the same memory layout
+    # Where products of two values would leave the range of float32, scale the image by a power of
+    # two, which rounds nothing.
+    exponent = torch.frexp(features.abs().amax((1, 2), keepdim=True)).exponent
+    exponent = exponent.where(exponent.abs() > SAFE_EXPONENT, 0)
+    flat = torch.ldexp(features, -exponent).transpose(1, 2)
     centred = flat - flat.mean(1, keepdim=True)
     # The leading right singular vector from the smaller Gram matrix: positions or channels.
     if h * w <= k:
@@ -106,7 +117,9 @@ def _first_component(features: Tensor) -> Tensor:
         _, vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred)
         projection = (centred @ vectors[..., -1:])[..., 0]
     agreement = (projection * centred.mean(2)).sum(1, keepdim=True)
-    return (projection * torch.where(agreement < 0, -1.0, 1.0)).reshape(n, h, w)
+    signed = projection * torch.where(agreement < 0, -1.0, 1.0)
+    maps = torch.ldexp(signed.reshape(n, h, w), exponent)
+    return maps.masked_fill(~finite, torch.nan)
 
 
 METHODS: dict[str, LayerMethod] = {

@@ -1,3 +1,4 @@
+import copy
 import warnings
 
 import pytest
@@ -103,6 +104,18 @@ def test_many_layers_in_one_pass_equal_each_layer_alone():
         assert torch.allclose(heatmap, GradCAM(model, layer).generate(x, [0, 1, 2]), atol=1e-6)
 
 
+def test_a_layer_asked_for_twice_gives_its_map_twice():
+    model, x = Residual(), image(2, 8)
+    cam = GradCAM(model, ["bn1", "stem", model.bn1])
+    assert cam.layers == ["bn1", "stem", "bn1"]
+    first, other, again = cam.generate(x, 1)
+    assert torch.equal(first, again)
+    assert torch.equal(first, GradCAM(model, "bn1").generate(x, 1))
+    assert not torch.equal(first, other)
+    cam.forward(x)
+    assert len(cam.activations) == len(cam.backward(1)) == 3
+
+
 def test_one_forward_serves_several_classes():
     model, x = Residual(), image(2, 16)
     cam = GradCAM(model, "stem")
@@ -199,12 +212,52 @@ def test_frozen_models_no_grad_and_inference_mode_work():
         assert torch.equal(GradCAM(model, "relu").generate(x.clone(), 0), expected)
 
 
+def test_networks_made_in_inference_mode_are_refused_with_what_to_do():
+    with torch.inference_mode():
+        model = Residual()
+    with pytest.raises(UserError, match=r"stem.weight.*inference_mode.*copy.deepcopy\(model\)"):
+        GradCAM(model, "relu")
+    expected = GradCAM(Residual(), "relu").generate(image(1, 8), 0)
+    assert torch.equal(GradCAM(copy.deepcopy(model), "relu").generate(image(1, 8), 0), expected)
+
+
+def test_a_cache_filled_in_inference_mode_is_refused_in_words():
+    class Cached(Residual):
+        scale = None
+
+        def forward(self, x):
+            if self.scale is None:
+                self.scale = torch.ones(())
+            return super().forward(x) * self.scale
+
+    model = Cached()
+    with torch.inference_mode():
+        model(image(1, 8))
+    before = state(model)
+    with pytest.raises(UserError, match=r"keeps a tensor .* torch\.inference_mode"):
+        GradCAM(model, "relu").generate(image(1, 8), 0)
+    assert same(before, state(model))
+
+
+def test_networks_that_overwrite_what_their_backward_needs_are_refused_in_words():
+    class Overwriting(Residual):
+        def forward(self, x):
+            x = self.stem(x).sigmoid()
+            x += 1
+            return self.fc(x.mean((2, 3)))
+
+    cam = GradCAM(Overwriting(), "stem")
+    for _ in range(2):
+        with pytest.raises(UserError, match="overwrites, in place, a tensor that its own backward"):
+            cam.generate(image(1, 8), 0)
+
+
 def test_nothing_before_the_earliest_layer_is_differentiated():
     model = Residual()
     cam = GradCAM(model, ["bn2", "conv2"])
     logits = cam.forward(image(1, 8))
     assert not logits.requires_grad
-    seen, stack = set(), [cam._logits.grad_fn]
+    seen, stack = set(), [cam._last.logits.grad_fn]
     while stack:
         node = stack.pop()
         if node is not None and node not in seen:
@@ -250,15 +303,38 @@ def test_a_layer_that_is_never_reached_is_refused():
         GradCAM(Functional(), "side").generate(image(1, 6), 0)
 
 
-def test_a_layer_that_the_logits_do_not_depend_on_is_refused():
-    class Blocked(Residual):
-        def forward(self, x):
-            with torch.no_grad():
-                features = self.stem(x)
-            return self.fc(features.mean((2, 3)))
+class Probe(Residual):
+    """A linear probe: everything before the pooling runs without gradients."""
 
-    with pytest.raises(UserError, match="cannot be differentiated with respect to stem"):
-        GradCAM(Blocked(), "stem").generate(image(1, 8), 0)
+    def __init__(self, without):
+        super().__init__()
+        self.without = without
+
+    def forward(self, x):
+        with self.without():
+            x = self.last_relu(self.conv1(self.stem(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_the_end_of_a_trunk_without_gradients_is_a_leaf_in_every_call(without):
+    model, x = Probe(without), image(2, 8)
+    cam = GradCAM(model, "last_relu")
+    for _ in range(3):
+        cam.forward(x)
+        (gradient,) = cam.backward(1)
+        expected = model.fc.weight[1] / gradient[0, 0].numel()
+        assert torch.allclose(gradient, expected[None, :, None, None].expand_as(gradient))
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("layer", ["stem", "conv1"])  # conv1: overwritten by the last ReLU
+def test_a_layer_inside_a_trunk_without_gradients_is_refused_in_every_call(layer, without):
+    cam = GradCAM(Probe(without), layer)
+    for _ in range(3):
+        with pytest.raises(UserError, match=f"cannot be differentiated with respect to.*{layer}|"
+                           f"output of {layer} under torch.no_grad"):  # fmt: skip
+            cam.generate(image(2, 8), 1)
 
 
 def test_compiled_scripted_and_replicated_models_are_refused_each_in_its_words():
@@ -289,6 +365,16 @@ def test_compiled_scripted_and_replicated_models_are_refused_each_in_its_words()
         (-1, "Classes are 0 to 3"),
         (0.5, "integers"),
         (True, "integers"),
+        ("1", "integers.*got '1'"),
+        (["0", "1"], "integers"),
+        ([0, None], r"integers.*got \[0, None\]"),
+        ([0, 0.5], "integers"),
+        ([0, 1j], "integers"),
+        ([[0], [1]], r"expected 2 for this batch, got \(2, 1\)"),
+        ([[0], [1, 2]], "integers"),
+        (2**70, "integers"),
+        ([], "integers"),
+        ({}, "integers"),
     ],
 )
 def test_wrong_classes_are_refused(classes, message):
@@ -299,8 +385,9 @@ def test_wrong_classes_are_refused(classes, message):
 def test_wrong_use_is_refused():
     with pytest.raises(UserError, match="needs a forward pass first"):
         GradCAM(Residual(), "relu").backward(0)
-    with pytest.raises(UserError, match=r"expects images \(3, H, W\)"):
-        GradCAM(Residual(), "relu").forward(torch.zeros(8, 8))
+    for img in (torch.zeros(8, 8), [[0.0]], None):
+        with pytest.raises(UserError, match=r"expects images \(3, H, W\)"):
+            GradCAM(Residual(), "relu").forward(img)
 
     class Tuple(Residual):
         def forward(self, x):

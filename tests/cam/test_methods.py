@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,36 @@ def test_eigen_cam_is_the_first_principal_component(shape):
     sign = np.sign((found * expected).sum())
     np.testing.assert_allclose(found, sign * expected, atol=1e-4)
     assert (found.ravel() * flat.mean(1)).sum() > 0  # the side of the larger activations
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 3), (4, 6, 6)])
+@pytest.mark.parametrize("factor", [1e-30, 1e25])
+def test_the_first_component_scales_with_the_activations_over_the_range_of_float32(shape, factor):
+    A = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    expected = methods.eigen_cam(A, A)
+    found = methods.eigen_cam(torch.stack([A[0], A[1] * factor]), A)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1] / factor, expected[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("shape", [(40, 3, 3), (4, 6, 6)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_an_image_that_is_not_finite_changes_no_other_image(name, shape, bad, everywhere):
+    g = torch.Generator().manual_seed(2)
+    A, gradients = torch.randn(3, *shape, generator=g), torch.randn(3, *shape, generator=g)
+    method = methods.METHODS[name]
+    expected = method(A[[0, 2]], gradients[[0, 2]])
+    if everywhere:
+        A[1] = gradients[1] = bad
+    else:
+        A[1, 0, 0, 0] = bad
+    found = method(A, gradients)
+    torch.testing.assert_close(found[[0, 2]], expected)
+    assert not found[1].isfinite().all()
+    if name.startswith("eigen"):
+        assert found[1].isnan().all()
 
 
 def test_every_method_is_finite_on_dead_layers():

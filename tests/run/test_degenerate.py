@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from protocols import GRADCAM2017
+from protocols import GRADCAM2017, V2
 from torch import nn
 from toys import Residual
 
@@ -33,6 +33,15 @@ FAITHFULNESS = (
 )
 
 
+def items_of(pixels):
+    box = np.array([[1.0, 1, 11, 11]])
+    return [
+        Item(i, f"image {i}", image=one.permute(1, 2, 0).numpy(), label=i, boxes=box,
+             view=(SIZE, SIZE), view_boxes=box)
+        for i, one in enumerate(pixels)
+    ]  # fmt: skip
+
+
 def rows_of(monkeypatch, value):
     """Rows of two images; the map of the first holds `value`, the second's is the method's own."""
 
@@ -43,15 +52,9 @@ def rows_of(monkeypatch, value):
 
     monkeypatch.setitem(METHODS, "grad_cam", broken)
     network = Residual().eval()
-    box = np.array([[1.0, 1, 11, 11]])
     pixels = torch.randint(
         0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    items = [
-        Item(i, f"image {i}", image=pixels[i].permute(1, 2, 0).numpy(), label=i, boxes=box,
-             view=(SIZE, SIZE), view_boxes=box)
-        for i in range(2)
-    ]  # fmt: skip
     evaluate = Evaluation(
         GradCAM(network, "last_relu"),
         PIXELS,
@@ -62,7 +65,7 @@ def rows_of(monkeypatch, value):
         seed=0,
         device=torch.device("cpu"),
     )
-    found = evaluate(Batch(items, pixels), set()).rows()
+    found = evaluate(Batch(items_of(pixels), pixels), set()).rows()
     return {(i, row["method"]): row for i, rows in enumerate(found) for row in rows}
 
 
@@ -242,3 +245,55 @@ def test_a_masked_image_without_an_answer_has_no_confidence():
         torch.ones(1, 3, SIZE, SIZE), torch.eye(SIZE)[None, None], torch.tensor([0])
     )
     assert all(score.isnan().all() for score in found.values())
+
+
+class Overflowing(Residual):
+    """Gives values that are not finite where the image is black, and Residual's elsewhere."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        black = x.sum((1, 2, 3), keepdim=True) == PIXELS.normalize(BLACK).sum()
+        return super().forward(torch.where(black, self.value, x))
+
+
+BLACK = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_image_whose_activations_are_not_finite_changes_no_row_of_another(value):
+    network = Overflowing(value).eval()
+    pixels = torch.randint(
+        1, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    pixels[1] = BLACK[0]
+    items = items_of(pixels)
+
+    def rows(kept):
+        evaluate = Evaluation(
+            GradCAM(network, "last_relu"),
+            PIXELS,
+            methods=[*METHODS, "random", "center"],
+            protocols=[GRADCAM2017, V2],
+            faithfulness=Perturber(TorchScorer(network), PIXELS, Options(steps=6)),
+            road=True,
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        batch = Batch([items[i] for i in kept], pixels[kept])
+        return dict(zip(kept, evaluate(batch, set(kept)).rows(), strict=True))
+
+    together, alone = rows([0, 1, 2]), rows([0, 2])
+    for i in (0, 2):
+        for found, expected in zip(together[i], alone[i], strict=True):
+            assert found.keys() == expected.keys()
+            for column, value in expected.items():
+                if isinstance(value, float | list):
+                    np.testing.assert_allclose(found[column], value, atol=1e-5, err_msg=column)
+                else:
+                    assert found[column] == value, column
+    for row in together[1]:
+        if row["method"] in METHODS:
+            assert math.isnan(row["deletion_auc"]), row["method"]
