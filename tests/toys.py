@@ -86,3 +86,22 @@ def network_class(activation):
 
 Act = network_class(F.relu)
 Doubled = network_class(lambda x: 2 * F.elu(x))
+
+
+def image(n=1, size=4, seed=0):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def state(model):
+    return (
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        [getattr(m, "inplace", None) for m in model.modules()],
+        [b.clone() for b in model.buffers()],
+        [p.grad for p in model.parameters()],
+    )
+
+
+def same(a, b):
+    return a[:4] == b[:4] and all(map(torch.equal, a[4], b[4])) and a[5] == b[5]

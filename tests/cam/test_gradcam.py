@@ -4,15 +4,11 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from toys import Functional, Linear1x1, Residual
+from toys import Functional, Linear1x1, Residual, image, same, state
 
 from gradcam_bench import GradCAM
 from gradcam_bench.cam.methods import grad_cam
 from gradcam_bench.errors import UserError
-
-
-def image(n=1, size=4, seed=0):
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def test_grad_cam_of_a_network_by_hand():
@@ -151,21 +147,6 @@ def test_a_module_serves_as_well_as_its_path():
     by_module, by_path = GradCAM(model, [model.bn1]), GradCAM(model, "bn1")
     assert by_module.layers == ["bn1"]
     assert torch.equal(by_module.generate(x, 0)[0], by_path.generate(x, 0))
-
-
-def state(model):
-    return (
-        [m.training for m in model.modules()],
-        [p.requires_grad for p in model.parameters()],
-        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
-        [getattr(m, "inplace", None) for m in model.modules()],
-        [b.clone() for b in model.buffers()],
-        [p.grad for p in model.parameters()],
-    )
-
-
-def same(a, b):
-    return a[:4] == b[:4] and all(map(torch.equal, a[4], b[4])) and a[5] == b[5]
 
 
 def test_the_model_is_left_as_found():

@@ -8,10 +8,9 @@ import pytest
 import timm
 import torch
 import torchvision
-from test_gradcam import image, same, state
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from toys import Residual
+from toys import Residual, image, same, state
 
 from gradcam_bench import GradCAM
 from gradcam_bench.cam.frozen import frozen

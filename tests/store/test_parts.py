@@ -206,7 +206,7 @@ def test_scores_of_another_config_without_a_run_are_not_trusted(tmp_path):
 
 @pytest.mark.parametrize("left", [None, b"", b"{", b"[1]"])
 def test_a_lost_or_broken_run_json_is_made_anew_from_the_parts(tmp_path, left, monkeypatch):
-    monkeypatch.setattr("gradcam_bench.run_file._PAUSE", 0)
+    monkeypatch.setattr("gradcam_bench.store.run_file._PAUSE", 0)
     first = fill(store(tmp_path, run={**RUN, "scorer": "torch", "commit": "c1"}), 0, 1)
     first.write_run()
     (tmp_path / "run.json").unlink()
@@ -395,7 +395,7 @@ def test_a_part_stored_while_run_json_is_written_is_in_it(tmp_path, monkeypatch)
             fill(two, 1)
         write(path, content)
 
-    monkeypatch.setattr("gradcam_bench.store.write_atomically", slow)
+    monkeypatch.setattr("gradcam_bench.store.parts.write_atomically", slow)
     one.write_run()
     assert read_run(tmp_path)["complete"] is True
 
