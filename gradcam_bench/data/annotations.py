@@ -1,4 +1,4 @@
-"""Labels and boxes from the files that annotated data sets come with."""
+"""The classes of ImageNet, and the boxes of one image from the XML that it comes with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,10 +17,14 @@ import numpy as np
 from gradcam_bench.data.example import Example
 from gradcam_bench.data.geometry import fit_boxes
 from gradcam_bench.data.images import load_oriented
-from gradcam_bench.errors import ExampleError, UserError
+from gradcam_bench.data.regular_files import read_regular
+from gradcam_bench.data.rules import check_boxes, check_image, to_number, to_pixels
+from gradcam_bench.errors import ExampleError, UserError, brief, kind_of
 
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
-TABLE_COLUMNS = ("image_id", "wnid", "width", "height", *BOX_COLUMNS)
+MAX_XML_BYTES = 2**20  # some 4,000 boxes
+
+Faults = dict[str, tuple[str, str]]  # image id -> kind (of ExampleError), and the fault in words
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,36 @@ def short_names(names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def known_classes(
+    labels: Mapping[str, str], classes: Container[str], source: str
+) -> tuple[dict[str, str], Faults]:
+    """Part labels of classes that there are from the others.
+
+    Args:
+        labels: image id -> wnid.
+        classes: the wnids that there are.
+        source: of the labels, for the message.
+
+    Returns:
+        Image id -> wnid of known class, and image id -> its fault, of kind "label", of the others.
+
+    Raises:
+        UserError: not one class is known: the labels are those of another data set.
+    """
+    known = {i: wnid for i, wnid in labels.items() if wnid in classes}
+    faults = {
+        i: ("label", f"{brief(wnid)} is none of the classes")
+        for i, wnid in labels.items()
+        if i not in known
+    }
+    if faults and not known:
+        raise UserError(
+            f"{source}: {brief(min(labels.values()))} is not one of the classes, nor is any other "
+            f"label; restore the labels"
+        )
+    return known, faults
+
+
 def require_folder(root: str | os.PathLike[str], *, expected: str) -> Path:
     """Return `root` as a path; raises UserError, telling what was `expected`, if it is no folder.
 
@@ -87,152 +121,76 @@ def contents(folder: Path) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def file_size(path: str) -> int:
-    """Return the bytes of a file, -1 where it is missing: that is told when it is loaded."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file; raises UserError where it cannot be read as such."""
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore the file") from error
-
-
 def load_example(
     image_id: str, path: str, *, label: int, size: tuple[int, int], boxes: np.ndarray
 ) -> Example:
     """Return the example of an image file; boxes in a frame of `size` move to the file's pixels.
 
     Raises:
-        ExampleError: the image cannot be read.
+        ExampleError: the image cannot be read, is too small or too long to show anything, or is no
+            copy of the one that was annotated (kind "box").
     """
     image, orientation = load_oriented(path)
-    boxes = fit_boxes(boxes, size, image.size, orientation=orientation)
+    try:
+        check_image(image.size)
+        boxes = fit_boxes(boxes, size, image.size, orientation=orientation)
+    except ExampleError as error:
+        raise ExampleError(
+            f"image {path} cannot be used ({error}); restore the file from its source",
+            kind=error.kind,
+            path=path,
+        ) from None
     return Example(image_id=image_id, image=image, label=label, boxes=boxes)
 
 
-def _check_annotation(size: tuple[int, int], boxes: np.ndarray) -> None:
-    """Raise ValueError, in words, where a size or a box cannot be right."""
-    if min(size) < 1:
-        raise ValueError(f"the image size is {size[0]} x {size[1]}")
-    if not np.isfinite(boxes).all():
-        raise ValueError("a box has a corner that is no number")
-    flat = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
-    if flat.any():
-        raise ValueError(f"box {boxes[flat][0].tolist()} has no area")
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Refuses what an XML may declare: entities that grow without bound, files to fetch."""
+
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it declares a document type, which box files do not")
 
 
-def _number(node: ElementTree.Element, path: str) -> float:
+def _parse(content: bytes) -> ElementTree.Element:
+    parser = ElementTree.XMLParser(target=_WithoutDoctype())
+    parser.feed(content)
+    return parser.close()
+
+
+def _text(node: ElementTree.Element, path: str) -> str:
     text = node.findtext(path)
     if text is None:
         raise ValueError(f"<{path.rsplit('/')[-1]}> is missing")
-    return float(text)
+    return text
 
 
 def read_xml(path: str | os.PathLike[str]) -> Annotation:
     """Read a box file of ILSVRC (PASCAL VOC's format).
 
     Raises:
-        ExampleError: the file is missing, is no XML, or has no size, no box, or a box without area.
+        ExampleError: the file is missing, cannot be read, is no XML, has no size or no box (kind
+            "annotation"), or a size or a box that cannot be right (kind "box"; see `rules`).
     """
+    name = os.fspath(path)
     try:
-        root = ElementTree.parse(path).getroot()
-        size = int(_number(root, "size/width")), int(_number(root, "size/height"))
+        root = _parse(read_regular(path, limit=MAX_XML_BYTES))
+        width, height = _text(root, "size/width"), _text(root, "size/height")
         objects = root.findall("object")
         if not objects:
             raise ValueError("there is no <object>")
         wnids = tuple((node.findtext("name") or "").strip() for node in objects)
-        boxes = np.array(
-            [[_number(node, f"bndbox/{key}") for key in BOX_COLUMNS] for node in objects]
-        )
-        _check_annotation(size, boxes)
+        corners = [[_text(node, f"bndbox/{key}") for key in BOX_COLUMNS] for node in objects]
+        size = to_pixels(width), to_pixels(height)
+        boxes = [[to_number(corner) for corner in box] for box in corners]
+        check_boxes(boxes, size)
     except FileNotFoundError:
         raise ExampleError(
-            f"annotation {os.fspath(path)} does not exist; restore the file", path=path
+            f"annotation {name} does not exist; restore the file", kind="annotation", path=name
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:  # ElementTree.ParseError is a SyntaxError
+    # ElementTree.ParseError is a SyntaxError; LookupError is of an encoding unknown to Python.
+    except (OSError, SyntaxError, LookupError, ValueError) as error:
         raise ExampleError(
-            f"annotation {os.fspath(path)} is broken ({error}); restore the file from its source",
-            path=path,
+            f"annotation {name} is broken ({brief(error)}); restore the file from its source",
+            kind=kind_of(error),
+            path=name,
         ) from error
-    return Annotation(size, wnids, boxes)
-
-
-def read_solution(path: Path) -> dict[str, str]:
-    """Read image id -> wnid from Kaggle's LOC_val_solution.csv ("ImageId,PredictionString").
-
-    Raises:
-        UserError: a line has not the form "id,wnid xmin ymin xmax ymax ...".
-    """
-    labels = {}
-    for number, line in enumerate(read_lines(path)[1:], start=2):
-        image_id, _, boxes = line.partition(",")
-        if not line.strip():
-            continue
-        if not boxes.strip():
-            raise UserError(
-                f"{path}, line {number}: expected 'image_id,wnid xmin ymin xmax ymax ...', "
-                f"got {line!r}; restore the file from Kaggle"
-            )
-        labels[image_id] = boxes.split()[0]
-    return labels
-
-
-def read_devkit(folder: Path) -> list[str]:
-    """Read the wnids of validation images 1, 2, ... from the data folder of the official devkit.
-
-    The ground truth file holds one ILSVRC2012_ID a line; meta.mat says which wnid that is.
-
-    Raises:
-        UserError: meta.mat is missing or broken, or an id is not in it.
-    """
-    from scipy.io import loadmat  # 0.2 s to import, needed for this layout alone
-
-    meta, truth = folder / "meta.mat", folder / "ILSVRC2012_validation_ground_truth.txt"
-    fix = "extract ILSVRC2012_devkit_t12.tar.gz again, or remove it to take labels from the XMLs"
-    try:
-        synsets = np.atleast_1d(loadmat(meta, squeeze_me=True)["synsets"])
-        wnid_of = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets}
-    except Exception as error:  # loadmat raises anything on a broken file
-        raise UserError(f"{meta} cannot be read ({error}); {fix}") from error
-    try:
-        return [wnid_of[int(line)] for line in read_lines(truth)]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{truth} has a label that is not in meta.mat ({error}); {fix}") from error
-
-
-def read_box_table(path: Path) -> dict[str, Annotation]:
-    """Read image id -> annotation from a CSV with a row per box and the columns `TABLE_COLUMNS`.
-
-    Raises:
-        UserError: the file or a column is missing, or a row is broken or at odds with the others
-            of its image.
-    """
-    reader = csv.DictReader(read_lines(path))
-    if missing := [key for key in TABLE_COLUMNS if key not in (reader.fieldnames or ())]:
-        raise UserError(f"box file {path} has no column {', '.join(missing)}; add it")
-    rows: dict[str, list[list[float]]] = {}
-    heads: dict[str, tuple[str, int, int]] = {}
-    for row in reader:
-        try:
-            head = row["wnid"], int(row["width"]), int(row["height"])
-            box = [float(row[key]) for key in BOX_COLUMNS]
-            _check_annotation(head[1:], np.array([box]))
-            if heads.setdefault(row["image_id"], head) != head:
-                raise ValueError("wnid or size differs from an earlier row of this image")
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"box file {path}, line {reader.line_num}: {error}; correct the row"
-            ) from error
-        rows.setdefault(row["image_id"], []).append(box)
-    return {
-        image_id: Annotation(
-            (width, height), (wnid,) * len(rows[image_id]), np.array(rows[image_id])
-        )
-        for image_id, (wnid, width, height) in heads.items()
-    }
+    return Annotation(size, wnids, np.array(boxes))

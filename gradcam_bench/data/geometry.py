@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import ExampleError, UserError
+
+SHAPE_TOLERANCE = 0.03  # of width over height, between an image and a resized copy
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -46,14 +48,41 @@ def upright_boxes(
     return np.stack([x0, y0, x1, y1], axis=1)
 
 
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether one (width, height) is a scaled copy of another, but for rounding.
+
+    Sides may be a pixel off, for a copy's are rounded, and the shapes may differ by
+    `SHAPE_TOLERANCE`.
+    """
+    across, down = size[0] * other[1], size[1] * other[0]
+    pixel = max(sum(size), sum(other))  # of the smaller in one side, times a side of the larger
+    return abs(across - down) <= max(pixel, SHAPE_TOLERANCE * max(across, down))
+
+
+def annotated_upright(size: tuple[int, int], image_size: tuple[int, int], orientation: int) -> bool:
+    """Tell whether boxes are in the frame of the upright image, though EXIF rotates its file.
+
+    ILSVRC was annotated in stored pixels, so they are, unless the annotated `size` has the shape
+    of the upright image and not of the stored one: its annotator saw the image upright.
+
+    Args:
+        size: (width, height) of the annotation's frame.
+        image_size: (width, height) of the upright image.
+        orientation: EXIF tag 274 of the image file; those from 5 swap the sides.
+    """
+    stored = image_size[::-1]
+    if orientation < 5 or size == stored:
+        return False
+    return size == image_size or (same_shape(size, image_size) and not same_shape(size, stored))
+
+
 def fit_boxes(
     boxes: np.ndarray, size: tuple[int, int], image_size: tuple[int, int], *, orientation: int = 1
 ) -> np.ndarray:
     """Carry annotated boxes to the pixels of the upright image.
 
-    Boxes follow a resized copy of the image per axis. Where EXIF rotated the image, the boxes
-    rotate along, for ILSVRC was annotated in stored pixels, unless `size` is that of the upright
-    image and not that of the stored one, which shows that the annotator saw it upright.
+    Boxes follow a resized copy of the image per axis, and rotate along with EXIF, unless they were
+    annotated upright (`annotated_upright`).
 
     Args:
         boxes: (B, 4) in the annotation's frame.
@@ -63,10 +92,20 @@ def fit_boxes(
 
     Returns:
         (B, 4) float64 in the pixels of the upright image.
+
+    Raises:
+        ExampleError: the image is no copy of the annotated one: it has another shape, and is no
+            square, to which data sets for classification are often squashed (kind "box").
     """
     stored_size = image_size[::-1] if orientation >= 5 else image_size
-    if size == image_size and size != stored_size:
+    if annotated_upright(size, image_size, orientation):
         orientation, stored_size = 1, image_size
+    if stored_size[0] != stored_size[1] and not same_shape(size, stored_size):
+        raise ExampleError(
+            f"it has {stored_size[0]} x {stored_size[1]} pixels, but its boxes were drawn on "
+            f"{size[0]} x {size[1]}: another image, or a part of it",
+            kind="box",
+        )
     boxes = scale_boxes(boxes, size, stored_size)
     return upright_boxes(boxes, *stored_size, orientation=orientation)
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from gradcam_bench.data.annotation_tables import read_solution
 from gradcam_bench.data.annotations import (
+    MAX_XML_BYTES,
+    Faults,
     contents,
-    file_size,
     imagenet_classes,
     imagenet_index,
+    known_classes,
     load_example,
-    read_devkit,
-    read_solution,
     read_xml,
     require_folder,
     short_names,
 )
+from gradcam_bench.data.devkit import read_devkit
 from gradcam_bench.data.example import Example
-from gradcam_bench.errors import ExampleError, UserError
+from gradcam_bench.data.regular_files import file_size, read_regular
+from gradcam_bench.errors import ExampleError, UserError, brief
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 # Where to look under the root; the first folder that holds such files is taken, alone.
@@ -54,12 +59,12 @@ _SYNSET = re.compile(r"n\d{8}")
 
 def _files(folder: str, suffixes: tuple[str, ...], prefix: str = "") -> dict[str, str]:
     """Return stem -> path of the files in a folder."""
-    found = {}
+    found: dict[str, str] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
             if suffix.lower() in suffixes and stem.startswith(prefix):
-                found[stem] = entry.path
+                _add(found, stem, entry.path)
     return found
 
 
@@ -70,12 +75,16 @@ def _synset_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for synset in synsets:
         for stem, path in _files(synset, suffixes).items():
-            if found.setdefault(stem, path) != path:
-                raise UserError(
-                    f"one image in two synset folders: {found[stem]} and {path}; "
-                    f"remove the wrong one"
-                )
+            _add(found, stem, path)
     return found
+
+
+def _add(found: dict[str, str], stem: str, path: str) -> None:
+    """Add a file; raises UserError where another one has its name, for which counts is a guess."""
+    if stem in found:
+        first, second = sorted((found[stem], path))
+        raise UserError(f"one image in two files: {first} and {second}; remove the wrong one")
+    found[stem] = path
 
 
 def _find_images(root: Path) -> tuple[Path, dict[str, str], bool]:
@@ -106,33 +115,44 @@ def _find_xmls(root: Path, image_folder: Path) -> tuple[Path, dict[str, str]]:
     )
 
 
-def _synset_labels(images: dict[str, str]) -> dict[str, str]:
-    """Return id -> wnid from the name of the folder that each image lies in."""
+@dataclass(frozen=True)
+class _Labels:
+    """What a list of labels, or the synset folders, say.
+
+    Attributes:
+        source: where they come from, for messages.
+        path: the file to mend, None for the synset folders.
+        wnids: image id -> class.
+        faults: image id -> what is wrong with its label.
+    """
+
+    source: str
+    path: str | None
+    wnids: dict[str, str]
+    faults: Faults
+
+
+def _synset_labels(images: dict[str, str]) -> _Labels:
+    """Return the labels that are the names of the folders that the images lie in."""
     labels = {i: os.path.basename(os.path.dirname(path)) for i, path in images.items()}
-    return _check_labels(labels, "the synset folders")
+    source = "the synset folders"
+    return _Labels(source, None, *known_classes(labels, imagenet_index(), source))
 
 
-def _listed_labels(root: Path) -> dict[str, str] | None:
-    """Return id -> wnid from a file of labels, or None where the XMLs are to tell it."""
+def _listed_labels(root: Path) -> _Labels | None:
+    """Return the labels of a file of labels, or None where the XMLs are to tell them."""
     for solution in (root / name for name in SOLUTIONS):
         if solution.is_file():
-            return _check_labels(read_solution(solution), str(solution))
+            listed, faults = read_solution(solution)
+            known, unknown = known_classes(listed, imagenet_index(), str(solution))
+            return _Labels(str(solution), str(solution), known, faults | unknown)
     for devkit in (root / name for name in DEVKIT_FOLDERS):
         if (devkit / "ILSVRC2012_validation_ground_truth.txt").is_file():
             wnids = enumerate(read_devkit(devkit), start=1)
             labels = {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in wnids}
-            return _check_labels(labels, str(devkit))
+            known, unknown = known_classes(labels, imagenet_index(), str(devkit))
+            return _Labels(str(devkit), str(devkit), known, unknown)
     return None
-
-
-def _check_labels(labels: dict[str, str], source: str) -> dict[str, str]:
-    """Return the labels; raises UserError where a wnid is not one of the 1000."""
-    if unknown := set(labels.values()) - imagenet_index().keys():
-        raise UserError(
-            f"{source}: {min(unknown)} is not one of the 1000 classes of ILSVRC-2012; "
-            f"remove it or restore the labels"
-        )
-    return labels
 
 
 class ImageNet:
@@ -156,7 +176,7 @@ class ImageNet:
         folder = require_folder(root, expected=EXPECTED)
         image_folder, images, by_synset = _find_images(folder)
         self._xml_folder, self._xmls = _find_xmls(folder, image_folder)
-        self._wnids = _synset_labels(images) if by_synset else _listed_labels(folder)
+        self._labels = _synset_labels(images) if by_synset else _listed_labels(folder)
         self.image_ids = tuple(sorted(images))
         self.class_names = short_names(imagenet_classes().values())
         self._images = tuple(images[image_id] for image_id in self.image_ids)
@@ -169,12 +189,14 @@ class ImageNet:
         image_id = self.image_ids[index]
         xml = self._xmls.get(image_id, str(self._xml_folder / f"{image_id}.xml"))
         annotation = read_xml(xml)
-        wnid = self._wnid(image_id, annotation.wnids, xml)
+        wnid = self._wnid(index, annotation.wnids, xml)
         mine = [name == wnid for name in annotation.wnids]
         if not any(mine):
+            named = brief(", ".join(sorted(set(annotation.wnids))))
             raise ExampleError(
-                f"annotation {xml} has boxes of {', '.join(sorted(set(annotation.wnids)))} but "
-                f"none of the image's class {wnid}; restore the file, or the labels",
+                f"annotation {xml} has boxes of {named} but none of the image's class {wnid}; "
+                f"restore the file, or the labels",
+                kind="label",
                 path=xml,
             )
         return load_example(
@@ -185,34 +207,39 @@ class ImageNet:
             boxes=annotation.boxes[mine],
         )
 
-    def _wnid(self, image_id: str, named: tuple[str, ...], xml: str) -> str:
-        if self._wnids is None:
+    def _wnid(self, index: int, named: tuple[str, ...], xml: str) -> str:
+        image_id, labels = self.image_ids[index], self._labels
+        if labels is None:
             names = sorted(set(named))
             if len(names) > 1 or names[0] not in imagenet_index():
                 raise ExampleError(
                     f"annotation {xml} should name one of the 1000 classes of ILSVRC-2012 to be "
-                    f"the image's label, but names {', '.join(names)}; add LOC_val_solution.csv "
-                    f"or the devkit",
+                    f"the image's label, but names {brief(', '.join(names))}; add "
+                    f"LOC_val_solution.csv or the devkit",
+                    kind="label",
                     path=xml,
                 )
             return names[0]
-        if image_id not in self._wnids:
+        if image_id not in labels.wnids:
+            kind, fault = labels.faults.get(image_id, ("label", "there is no line of it"))
             raise ExampleError(
-                f"image {image_id} has no label in the list of labels; restore its line",
-                path=None,  # the list is part of the data set's fingerprint
+                f"image {image_id} has no label in {labels.source} ({fault}); restore it",
+                kind=kind,
+                path=labels.path or self._images[index],
             )
-        return self._wnids[image_id]
+        return labels.wnids[image_id]
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the SHA-256 of what is there to evaluate.
 
         Covers image ids, labels (where a file or folder gives them), sizes of the image files in
-        bytes, and the XMLs byte by byte; not the pixels. 2 s for 50,000 images.
+        bytes, and the XMLs byte by byte (but for those that cannot be read); not the pixels.
         """
         digest = hashlib.sha256()
         for image_id, path in zip(self.image_ids, self._images, strict=True):
-            wnid = self._wnids.get(image_id) if self._wnids else None
+            wnid = self._labels.wnids.get(image_id) if self._labels else None
             digest.update(f"{image_id} {wnid} {file_size(path)}\n".encode())
             if image_id in self._xmls:
-                digest.update(Path(self._xmls[image_id]).read_bytes())
+                with suppress(OSError):  # told when it is loaded
+                    digest.update(read_regular(self._xmls[image_id], limit=MAX_XML_BYTES))
         return digest.hexdigest()[:16]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image
 
-from gradcam_bench.errors import ExampleError
+from gradcam_bench.data.jpeg import MAX_SCANS, blanked, many_scans
+from gradcam_bench.data.regular_files import read_regular
+from gradcam_bench.errors import ExampleError, brief
 
+# Decoders that are safe on files of strangers: PIL would hand PostScript to Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MAX_BYTES = 2**30  # 16 bits a channel at the size where PIL suspects a decompression bomb
 _ORIENTATION_TAG = 274
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,33 +64,51 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _decode(data: bytes) -> tuple[Image.Image, int]:
+    """Return the pixels of a file as RGB, not yet turned, and its EXIF orientation."""
+    if not data:
+        raise ValueError("it is empty")
+    if fault := blanked(data):
+        raise ValueError(fault)
+    with _pil_quiet():  # warns of bombs and of broken TIFF, MPO and EXIF headers
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with image:
+        if "progressive" in image.info and many_scans(data):
+            raise ValueError(f"it has more than {MAX_SCANS} scans, which could take hours")
+        with _pil_quiet() if image.format == "TIFF" else nullcontext():  # which warns of its tags
+            image.load()
+        orientation = _orientation(image)  # after load, which turns TIFFs itself
+        return _to_rgb(image), orientation
+
+
 def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
     """Read an image file as upright RGB, and tell how it was stored.
 
     Grayscale, palette, CMYK and YCbCr are converted as PIL does; of 16-bit grayscale the high byte
-    is kept; transparency is composited over white, as a page shows it; EXIF rotation is applied.
+    is kept; transparency is composited over white, as a page shows it; of several frames the first
+    is taken; EXIF rotation is applied.
 
     Returns:
         The image, mode "RGB", and the EXIF orientation of the file, 1 to 8 (1: stored upright).
 
     Raises:
-        ExampleError: the file is missing, truncated, or no image that PIL reads as RGB.
+        ExampleError: the file is missing, no regular file, empty, truncated, overwritten with
+            zeros (`jpeg.blanked`), larger than PIL's limit against decompression bombs, of none of
+            `FORMATS`, or no image that PIL reads as RGB. Its kind is "image".
     """
+    name = os.fspath(path)
     try:
-        with _pil_quiet():  # warns of bombs and of broken TIFF, MPO and EXIF headers
-            image = Image.open(path)
-        with image:
-            image.load()
-            orientation = _orientation(image)  # after load, which turns TIFFs itself
-            rgb = _to_rgb(image)
+        rgb, orientation = _decode(read_regular(path, limit=MAX_BYTES))
     except FileNotFoundError:
         raise ExampleError(
-            f"image {os.fspath(path)} does not exist; restore the file", path=path
+            f"image {name} does not exist; restore the file", kind="image", path=name
         ) from None
     except Exception as error:  # PIL's decoders raise anything on broken bytes
         raise ExampleError(
-            f"image {os.fspath(path)} cannot be read ({error}); restore the file from its source",
-            path=path,
+            f"image {name} cannot be read ({brief(error) or type(error).__name__}); "
+            f"restore the file from its source",
+            kind="image",
+            path=name,
         ) from error
     if orientation != 1:
         rgb = rgb.transpose(_TRANSPOSE[orientation])

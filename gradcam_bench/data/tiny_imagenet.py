@@ -10,16 +10,19 @@ from typing import Literal
 import numpy as np
 
 from gradcam_bench.data.annotations import (
+    Faults,
     contents,
     imagenet_classes,
     imagenet_index,
+    known_classes,
     load_example,
-    read_lines,
     require_folder,
     short_names,
 )
 from gradcam_bench.data.example import Example
-from gradcam_bench.errors import ExampleError, UserError
+from gradcam_bench.data.regular_files import read_lines
+from gradcam_bench.data.rules import MAX_PIXELS, check_boxes
+from gradcam_bench.errors import ExampleError, UserError, brief
 
 EXPECTED = (
     "the folder tiny-imagenet-200 with val/images/*.JPEG, val/val_annotations.txt and wnids.txt"
@@ -29,25 +32,60 @@ _SIZE = (64, 64)
 _Row = tuple[str, str, tuple[int, int, int, int]]
 
 
-def _read_rows(table: Path) -> dict[str, _Row]:
-    """Return image id -> (file name, wnid, half-open box) from val_annotations.txt."""
-    rows = {}
+def _read_row(name: str, fields: list[str]) -> _Row:
+    """Return the row of a file name and the fields that follow it.
+
+    Raises:
+        ValueError: a field is missing or cannot be right.
+    """
+    # A name with a folder in it would lead out of val/images, perhaps out of the data set.
+    if name != os.path.basename(name) or name in (".", "..") or not name.isprintable():
+        raise ValueError("the name is no plain file name")
+    wnid, *corners = fields
+    x0, y0, x1, y1 = (int(corner) for corner in corners)
+    if max(map(abs, (x0, y0, x1, y1))) > MAX_PIXELS:
+        raise ValueError(f"a corner is beyond {MAX_PIXELS} pixels")
+    # Far corners are the last pixel inside: over the 10,000 boxes coordinates run from 0 to 63,
+    # never 64 (4,485 have xmax 63), and 24 boxes have xmax = xmin, 17 ymax = ymin, none less. So
+    # one is added to make them half-open.
+    return name, wnid, (x0, y0, x1 + 1, y1 + 1)
+
+
+def _read_rows(table: Path) -> tuple[dict[str, _Row], Faults]:
+    """Read val_annotations.txt.
+
+    Returns:
+        Image id -> (file name, wnid, half-open box), and image id -> what is wrong with its line.
+
+    Raises:
+        UserError: the file is empty, or a line names no image.
+    """
+    rows: dict[str, _Row] = {}
+    faults: Faults = {}
     for number, line in enumerate(read_lines(table), start=1):
-        try:
-            name, wnid, *corners = line.split("\t")
-            x0, y0, x1, y1 = (int(corner) for corner in corners)
-        except ValueError:
+        if not line.strip():
+            continue
+        name, *fields = line.split("\t")
+        image_id = os.path.splitext(name)[0]
+        if not image_id:
             raise UserError(
                 f"{table}, line {number}: expected 'file wnid xmin ymin xmax ymax' separated by "
-                f"tabs, got {line!r}; restore the file"
-            ) from None
-        # Far corners are the last pixel inside: over the 10,000 boxes coordinates run from 0 to
-        # 63, never 64 (4,485 have xmax 63), and 24 boxes have xmax = xmin, 17 ymax = ymin, none
-        # less. So one is added to make them half-open.
-        rows[os.path.splitext(name)[0]] = name, wnid, (x0, y0, x1 + 1, y1 + 1)
+                f"tabs, got {brief(line)!r}; restore the file"
+            )
+        if image_id in rows or image_id in faults:
+            faults[image_id] = "annotation", f"line {number} names it again"
+            continue
+        try:
+            rows[image_id] = _read_row(name, fields)
+        except ValueError as error:
+            faults[image_id] = (
+                "annotation",
+                f"line {number}: expected 'file wnid xmin ymin xmax ymax' separated by tabs, "
+                f"got {brief(line)!r}: {brief(error)}",
+            )
     if not rows:
-        raise UserError(f"{table} is empty; restore the file")
-    return rows
+        raise UserError(f"{table} is empty, or no line of it is right; restore the file")
+    return {image_id: row for image_id, row in rows.items() if image_id not in faults}, faults
 
 
 class TinyImageNet:
@@ -55,6 +93,7 @@ class TinyImageNet:
 
     Boxes are half-open: one is added to the far corners of val_annotations.txt, which are the
     last pixel inside. Images of another size than 64 x 64 (enlarged copies) get scaled boxes.
+    A broken line, or one of an unknown class, breaks the example of its image.
 
     Args:
         root: the folder tiny-imagenet-200.
@@ -62,7 +101,8 @@ class TinyImageNet:
             there; "tiny" for the index among the 200 sorted wnids of wnids.txt.
 
     Raises:
-        UserError: a file is missing or broken, or a wnid is not among the classes of `labels`.
+        UserError: a file is missing or broken as a whole, or none of its classes is among those of
+            `labels`.
     """
 
     def __init__(self, *, root: str, labels: Literal["imagenet", "tiny"] = "imagenet") -> None:
@@ -76,10 +116,7 @@ class TinyImageNet:
                 f"val/val_annotations.txt or val/images is missing in dataset.root={root}, which "
                 f"holds {contents(folder)}; expected {EXPECTED}"
             )
-        rows = _read_rows(table)
-        self.image_ids = tuple(sorted(rows))
-        self._rows = tuple(rows[image_id] for image_id in self.image_ids)
-
+        self._table, (rows, faults) = str(table), _read_rows(table)
         if labels == "imagenet":
             index, names = imagenet_index(), imagenet_classes()
         else:
@@ -87,12 +124,15 @@ class TinyImageNet:
             names = dict(
                 line.split("\t", 1) for line in read_lines(folder / "words.txt") if "\t" in line
             )
-        if unknown := {wnid for _, wnid, _ in self._rows} - index.keys():
-            where = "the 1000 classes of ImageNet" if labels == "imagenet" else "wnids.txt"
-            raise UserError(
-                f"{table}: {min(unknown)} is not among {where} (dataset.labels={labels}); "
-                f"use the other labels, or restore the file"
-            )
+        where = "the 1000 classes of ImageNet" if labels == "imagenet" else "wnids.txt"
+        known, unknown = known_classes(
+            {image_id: wnid for image_id, (_, wnid, _) in rows.items()},
+            index,
+            f"{table} (dataset.labels={labels}: {where})",
+        )
+        self.image_ids = tuple(sorted(rows.keys() | faults.keys()))
+        self._rows = {image_id: rows[image_id] for image_id in known}
+        self._faults = faults | unknown
         self._index = index
         self.class_names = short_names(names.get(wnid, wnid) for wnid in index)
 
@@ -101,20 +141,27 @@ class TinyImageNet:
 
     def __getitem__(self, index: int) -> Example:
         """Return example `index`; raises ExampleError, naming the file, where it is broken."""
-        name, wnid, box = self._rows[index]
-        x0, y0, x1, y1 = box
-        if x1 <= x0 or y1 <= y0:
-            raise ExampleError(
-                f"the box of {name} in val_annotations.txt, {x0} {y0} {x1 - 1} {y1 - 1}, is inside "
-                f"out; restore the file",
-                path=None,  # the table is part of the data set's fingerprint
-            )
+        image_id = self.image_ids[index]
+        if image_id not in self._rows:
+            raise self._broken(image_id, *self._faults[image_id])
+        name, wnid, box = self._rows[image_id]
+        try:
+            check_boxes([box], _SIZE)
+        except ExampleError as error:
+            raise self._broken(image_id, error.kind, str(error)) from None
         return load_example(
-            self.image_ids[index],
+            image_id,
             str(self._folder / name),
             label=self._index[wnid],
             size=_SIZE,
             boxes=np.array([box]),
+        )
+
+    def _broken(self, image_id: str, kind: str, fault: str) -> ExampleError:
+        return ExampleError(
+            f"the line of {brief(image_id)} in {self._table} is broken ({fault}); restore the file",
+            kind=kind,
+            path=self._table,
         )
 
     def fingerprint(self) -> str:
@@ -122,8 +169,11 @@ class TinyImageNet:
 
         Covers image ids, labels and boxes; not the image files.
         """
-        rows = (
-            (i, self._index[wnid], box)
-            for i, (_, wnid, box) in zip(self.image_ids, self._rows, strict=True)
-        )
-        return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+        rows: list[tuple] = []
+        for image_id in self.image_ids:
+            if image_id in self._rows:
+                _, wnid, box = self._rows[image_id]
+                rows.append((image_id, self._index[wnid], box))
+            else:
+                rows.append((image_id, "broken"))
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]

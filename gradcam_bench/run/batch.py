@@ -195,6 +195,7 @@ class Evaluation:
                 "top1_correct": top1_correct[i],
                 "top5_correct": top5_correct[i],
                 "object_area": float(covered.mean()),
+                "boxes_clipped": item.boxes_clipped,
                 "error": None,
             }
             rows[item.index] = [{**common, "method": m, "layer": layer} for m, layer in self.cells]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gradcam_bench.data.example import Dataset
+from gradcam_bench.data.example import Dataset, Example
 from gradcam_bench.data.geometry import Geometry
+from gradcam_bench.data.rules import check_boxes, check_image, clip_boxes
 from gradcam_bench.errors import ExampleError
 from gradcam_bench.store.files import FileState, file_state
 
@@ -24,11 +25,14 @@ class Item:
     Attributes:
         index: place in the data set's order.
         image_id: of the example.
-        error: the message of a broken example; everything below but `broken_file` is then empty.
-        broken_file: what the file of a broken example looks like, where the data set names it.
+        error: the message of a broken example; all but the next three are then empty.
+        error_kind: what is broken: image, annotation, box or label (see `ExampleError`).
+        error_path: the file to mend, where there is one.
+        broken_file: what that file looks like, so that a change of it is noticed.
         image: (size, size, 3) uint8.
         label: class asked for; -1 where broken.
         boxes: (B, 4) float64 xyxy in the network's input frame, what it sees of them.
+        boxes_clipped: how many boxes of the class reached outside the image and were cut to it.
         mask, other_mask: (size, size) bool, where the data set knows them.
         view: (height, width) of the part of the original that the network sees, pixels.
         view_boxes: (B, 4) xyxy in pixels of that part, for the pointing game.
@@ -38,10 +42,13 @@ class Item:
     index: int
     image_id: str
     error: str | None = None
+    error_kind: str | None = None
+    error_path: str | None = None
     broken_file: FileState | None = None
     image: np.ndarray | None = None
     label: int = -1
     boxes: np.ndarray | None = None
+    boxes_clipped: int = 0
     mask: np.ndarray | None = None
     other_mask: np.ndarray | None = None
     view: tuple[int, int] = (0, 0)
@@ -84,29 +91,53 @@ class _Items(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Item:
         try:
-            example = self.dataset[index]
+            example = _sound(self.dataset[index])
         except ExampleError as error:
-            state = None if error.path is None else file_state(error.path)
-            return Item(index, self.dataset.image_ids[index], str(error), broken_file=state)
+            return Item(
+                index,
+                self.dataset.image_ids[index],
+                error=str(error),
+                error_kind=error.kind,
+                error_path=error.path,
+                broken_file=None if error.path is None else file_state(error.path),
+            )
+        return self._item(index, example)
+
+    def _item(self, index: int, example: Example) -> Item:
         width, height = example.image.size
+        boxes, clipped = clip_boxes(example.boxes, example.image.size)
         geometry = self.geometry
         x0, y0, x1, y1 = geometry.region(width, height)
         left, top = math.floor(x0 + 0.5), math.floor(y0 + 0.5)
         view = (math.floor(y1 + 0.5) - top, math.floor(x1 + 0.5) - left)
-        moved = example.boxes - np.array([left, top, left, top])
+        moved = boxes - np.array([left, top, left, top])
         other = example.other_mask
         return Item(
             index,
             example.image_id,
             image=geometry.image(example.image),
             label=example.label,
-            boxes=geometry.visible_boxes(example.boxes, width, height),
+            boxes=geometry.visible_boxes(boxes, width, height),
+            boxes_clipped=clipped,
             mask=None if example.mask is None else geometry.mask(example.mask),
             other_mask=None if other is None else geometry.mask(other),
             view=view,
             view_boxes=moved.clip(0, [view[1], view[0], view[1], view[0]]),
             group=example.group,
         )
+
+
+def _sound(example: Example) -> Example:
+    """Return the example; raises ExampleError where a data set of any kind breaks a rule."""
+    try:
+        check_image(example.image.size)
+        check_boxes(example.boxes.tolist(), example.image.size)
+    except ExampleError as error:
+        raise ExampleError(
+            f"example {example.image_id} cannot be used ({error}); correct its {error.kind}",
+            kind=error.kind,
+        ) from None
+    return example
 
 
 def _collate(items: list[Item]) -> Batch:

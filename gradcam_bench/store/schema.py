@@ -90,6 +90,13 @@ _ALL = (
     _net("predicted_prob", "its probability"),
     _net("top1_correct", "1 where the prediction is the label, else 0"),
     _net("top5_correct", "1 where the label is among the five largest logits, else 0"),
+    Column(
+        "boxes_clipped",
+        _INT,
+        "data set",
+        "how many true boxes leave the image by more than half a pixel and were cut to it",
+        0,
+    ),
     Column("object_area", _FLOAT, "data set", "share of the input that the boxes cover", 0.0, 1.0),
     # Localization: without a suffix those of the first protocol.
     _box("degenerate", "1 where the map holds no box (flat, not finite), else 0", ""),

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,8 +7,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from gradcam_bench.data.geometry import Geometry, fit_boxes, scale_boxes, upright_boxes
-from gradcam_bench.errors import UserError
+from gradcam_bench.data.geometry import (
+    Geometry,
+    fit_boxes,
+    same_shape,
+    scale_boxes,
+    upright_boxes,
+)
+from gradcam_bench.errors import ExampleError, UserError
 
 SQUASH = Geometry(size=64)
 CROP = Geometry(size=64, mode="center_crop", resize=73)
@@ -156,6 +164,34 @@ def test_annotated_boxes_follow_a_resized_rotated_copy():
     box = np.array([[10, 0, 40, 20]])  # annotated in the stored pixels, 100 x 60
     moved = fit_boxes(box, (100, 60), (6, 10), orientation=6)
     np.testing.assert_allclose(moved, [[4, 1, 6, 4]])
+
+
+def test_boxes_annotated_on_the_upright_image_do_not_turn_with_a_resized_copy_either():
+    box = np.array([[12, 24, 48, 60]])
+    moved = fit_boxes(box, (72, 120), (6, 10), orientation=6)
+    np.testing.assert_allclose(moved, [[1, 2, 4, 5]])
+
+
+@pytest.mark.parametrize("copy", [(213, 160), (227, 227), (32, 24), (33, 25), (1024, 768)])
+def test_boxes_follow_copies_of_the_same_shape_and_squares(copy):
+    moved = fit_boxes(np.array([[0, 0, 500, 375]]), (500, 375), copy)
+    np.testing.assert_allclose(moved, [[0, 0, *copy]])
+
+
+@pytest.mark.parametrize("size", [(500, 333), (375, 500), (160, 130), (50, 20)])
+def test_an_image_of_another_shape_is_no_copy(size):
+    box = np.array([[0, 0, 9, 9]])
+    with pytest.raises(ExampleError, match=rf"it has {size[0]} x {size[1]} pixels.* on 500 x 375"):
+        fit_boxes(box, (500, 375), size)
+
+
+@settings(max_examples=200)
+@given(st.integers(60, 3000), st.integers(60, 3000), st.floats(0.02, 3), st.booleans())
+def test_every_rounded_copy_has_the_shape_of_its_original(width, height, scale, up):
+    rounding = math.ceil if up else math.floor
+    copy = max(rounding(width * scale), 1), max(rounding(height * scale), 1)
+    assert same_shape((width, height), copy)
+    assert same_shape(copy, (width, height))
 
 
 def test_boxes_annotated_on_the_upright_image_do_not_turn():

@@ -1,4 +1,5 @@
 import csv
+import os
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import scipy.io
 from PIL import Image
 from repository import SHARED
 
+from gradcam_bench.data import devkit
 from gradcam_bench.data.annotations import imagenet_classes, imagenet_index
 from gradcam_bench.data.imagenet import ImageNet
 from gradcam_bench.errors import ExampleError, UserError
@@ -180,9 +182,25 @@ def test_the_synset_folder_is_the_label_before_any_other_source(tmp_path):
 
 def test_boxes_follow_a_resized_copy_of_the_image(tmp_path):
     official(tmp_path)
-    Image.new("RGB", (15, 120)).save(tmp_path / "val/ILSVRC2012_val_00000002.JPEG")
+    Image.new("RGB", (15, 30)).save(tmp_path / "val/ILSVRC2012_val_00000002.JPEG")
     boxes = ImageNet(root=str(tmp_path))[1].boxes
-    np.testing.assert_allclose(boxes, [[0.5, 4, 10, 80], [0, 83, 14.5, 118]])
+    np.testing.assert_allclose(boxes, [[0.5, 1, 10, 20], [0, 20.75, 14.5, 29.5]])
+
+
+def test_boxes_follow_a_copy_squashed_to_a_square(tmp_path):
+    official(tmp_path)
+    Image.new("RGB", (60, 60)).save(tmp_path / "val/ILSVRC2012_val_00000002.JPEG")
+    boxes = ImageNet(root=str(tmp_path))[1].boxes
+    np.testing.assert_allclose(boxes, [[2, 2, 40, 40], [0, 41.5, 58, 59]])
+
+
+def test_an_image_of_another_shape_than_the_annotated_one_is_a_broken_example(tmp_path):
+    official(tmp_path)
+    path = tmp_path / "val/ILSVRC2012_val_00000002.JPEG"
+    Image.new("RGB", (60, 30)).save(path)
+    with pytest.raises(ExampleError, match=r"60 x 30 pixels, .* drawn on 30 x 60: ano") as error:
+        ImageNet(root=str(tmp_path))[1]
+    assert (error.value.kind, error.value.path) == ("box", str(path))
 
 
 def test_boxes_turn_with_an_exif_rotated_image(tmp_path):
@@ -231,7 +249,9 @@ def test_a_dangling_link_breaks_one_example_and_not_the_data_set(tmp_path):
     boxes.write_text(xml(9, 9, [(TENCH, (1, 1, 5, 5))]))
     data = ImageNet(root=str(tmp_path))
     assert data.fingerprint()
-    with pytest.raises(ExampleError, match="image ILSVRC2012_val_00000004 has no label"):
+    with pytest.raises(
+        ExampleError, match=r"ILSVRC2012_val_00000004 has no label in \S+ \(there is no line"
+    ):
         data[3]
 
 
@@ -267,23 +287,80 @@ def test_one_image_in_two_synset_folders_is_refused(tmp_path):
     synset_folders(tmp_path)
     source = tmp_path / "val" / TENCH / "ILSVRC2012_val_00000002.JPEG"
     (tmp_path / "val" / CRANE / source.name).write_bytes(source.read_bytes())
-    with pytest.raises(UserError, match=r"one image in two synset folders: .*remove the wrong"):
+    with pytest.raises(UserError, match=r"one image in two files: .*remove the wrong"):
         ImageNet(root=str(tmp_path))
 
 
-def test_a_class_outside_the_thousand_is_refused(tmp_path):
+def test_a_class_outside_the_thousand_breaks_its_image_alone(tmp_path):
     kaggle(tmp_path)
     solution = tmp_path / "LOC_val_solution.csv"
     solution.write_text(solution.read_text().replace(CRANE, "n00000009"))
-    with pytest.raises(UserError, match=r"LOC_val_solution\.csv: n00000009 is not one of the 1000"):
+    data = ImageNet(root=str(tmp_path))
+    assert [data[0].label, data[1].label] == [497, 0]
+    with pytest.raises(ExampleError, match="n00000009 is none of the classes") as error:
+        data[2]
+    assert (error.value.kind, error.value.path) == ("label", str(solution))
+
+
+def test_an_unknown_synset_folder_breaks_its_images_alone(tmp_path):
+    synset_folders(tmp_path)
+    (tmp_path / "val" / CRANE).rename(tmp_path / "val" / "n00000009")
+    data = ImageNet(root=str(tmp_path))
+    assert [data[0].label, data[1].label] == [497, 0]
+    with pytest.raises(ExampleError, match="n00000009 is none of the classes") as error:
+        data[2]
+    assert error.value.path.endswith("val/n00000009/ILSVRC2012_val_00000003.JPEG")
+
+
+def test_labels_none_of_which_is_known_are_refused(tmp_path):
+    kaggle(tmp_path)
+    solution = tmp_path / "LOC_val_solution.csv"
+    solution.write_text(solution.read_text().replace("n0", "m0"))
+    with pytest.raises(UserError, match=r"LOC_val_solution\.csv: m01440764 is not one of the"):
         ImageNet(root=str(tmp_path))
 
 
-def test_a_broken_line_of_the_solution_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ILSVRC2012_val_00000002", "line 5 has no class"),
+        ("ILSVRC2012_val_00000002,", "line 5 has no class"),
+        (f"ILSVRC2012_val_00000002,{CRANE} 1 2 3 4", "line 5 names another class"),
+    ],
+)
+def test_a_broken_line_of_the_solution_breaks_its_image_alone(tmp_path, line, message):
     kaggle(tmp_path)
     with (tmp_path / "LOC_val_solution.csv").open("a") as file:
-        file.write("ILSVRC2012_val_00000009\n")
-    with pytest.raises(UserError, match=r"solution\.csv, line 5: expected .*val_00000009'"):
+        file.write(f"{line}\n")
+    data = ImageNet(root=str(tmp_path))
+    assert [data[0].label, data[2].label] == [497, 517]
+    with pytest.raises(ExampleError, match=message) as error:
+        data[1]
+    assert error.value.kind == "label"
+
+
+def test_a_line_of_the_solution_without_an_image_is_refused(tmp_path):
+    kaggle(tmp_path)
+    with (tmp_path / "LOC_val_solution.csv").open("a") as file:
+        file.write(f",{CRANE} 1 2 3 4\n")
+    with pytest.raises(UserError, match=r"solution\.csv, line 5: expected .*n03126707 1 2 3 4'"):
+        ImageNet(root=str(tmp_path))
+
+
+@pytest.mark.parametrize(("start", "end"), [("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
+def test_a_bom_and_line_ends_of_windows_change_nothing(tmp_path, start, end):
+    kaggle(tmp_path)
+    expected = ImageNet(root=str(tmp_path)).fingerprint()
+    solution = tmp_path / "LOC_val_solution.csv"
+    solution.write_bytes((start + solution.read_text().replace("\n", end)).encode())
+    assert ImageNet(root=str(tmp_path)).fingerprint() == expected
+
+
+def test_one_image_in_two_files_of_a_folder_is_refused(tmp_path):
+    kaggle(tmp_path)
+    source = tmp_path / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000002.JPEG"
+    source.with_suffix(".png").write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match=r"one image in two files: .*\.JPEG and .*\.png; remove"):
         ImageNet(root=str(tmp_path))
 
 
@@ -303,6 +380,21 @@ def test_a_devkit_without_its_meta_mat_is_told(tmp_path, content):
     if content:
         meta.write_bytes(content)
     with pytest.raises(UserError, match=r"meta\.mat cannot be read .*extract ILSVRC2012_devkit"):
+        ImageNet(root=str(tmp_path))
+
+
+def test_a_devkit_whose_reader_dies_is_told(tmp_path, monkeypatch):
+    official(tmp_path)
+    monkeypatch.setattr(devkit, "_CHILD", "import os; os.abort()")
+    with pytest.raises(UserError, match=r"meta\.mat cannot be read \(its reader was ended by sig"):
+        ImageNet(root=str(tmp_path))
+
+
+def test_a_devkit_whose_reader_hangs_is_told(tmp_path, monkeypatch):
+    official(tmp_path)
+    monkeypatch.setattr(devkit, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(devkit, "MAX_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"meta\.mat cannot be read \(.*timed out"):
         ImageNet(root=str(tmp_path))
 
 
@@ -330,11 +422,11 @@ def test_xmls_that_name_two_classes_give_no_label(tmp_path):
         ("\x00\x01\x02", r"is broken \(not well-formed"),
         ("<annotation/>", "<width> is missing"),
         (xml(50, 40, []), "there is no <object>"),
-        (xml(0, 40, [(CHURCH, (1, 1, 2, 2))]), "the image size is 0 x 40"),
-        (xml("wide", 40, [(CHURCH, (1, 1, 2, 2))]), "could not convert .*'wide'"),
+        (xml(0, 40, [(CHURCH, (1, 1, 2, 2))]), "a side of the image is 0 pixels"),
+        (xml("wide", 40, [(CHURCH, (1, 1, 2, 2))]), "'wide' is no number"),
         (xml(50, 40, [(CHURCH, (9, 1, 2, 2))]), r"box \[9.0, 1.0, 2.0, 2.0\] has no area"),
         (xml(50, 40, [(CHURCH, ("nan", 1, 2, 2))]), "corner that is no number"),
-        (xml(50, 40, [(CHURCH, ("", 1, 2, 2))]), "could not convert"),
+        (xml(50, 40, [(CHURCH, ("", 1, 2, 2))]), "'' is no number"),
         (xml(50, 40, [(CHURCH, (1, 1, 2, 2))]).replace("bndbox", "box"), "<xmin> is missing"),
         (xml(50, 40, [(TENCH, (1, 1, 2, 2))]), f"boxes of {TENCH} but none of .*class {CHURCH}"),
     ],
@@ -347,6 +439,18 @@ def test_a_broken_xml_is_told_with_its_name(tmp_path, content, message):
     with pytest.raises(ExampleError, match=rf"annotation \S*val_00000001\.xml .*{message}"):
         data[0]
     assert data[1].label == 0  # the others are fine
+
+
+def test_an_xml_that_is_a_pipe_breaks_one_example_and_hangs_nothing(tmp_path):
+    kaggle(tmp_path)
+    path = tmp_path / "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml"
+    path.unlink()
+    os.mkfifo(path)
+    data = ImageNet(root=str(tmp_path))
+    assert data.fingerprint()
+    with pytest.raises(ExampleError, match=r"val_00000001\.xml is broken \(it is .* a pipe"):
+        data[0]
+    assert data[1].label == 0
 
 
 def test_a_missing_xml_is_told_with_the_path_where_it_belongs(tmp_path):

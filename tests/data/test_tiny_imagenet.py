@@ -46,9 +46,9 @@ def test_tiny_labels_are_among_the_sorted_wnids(root):
 
 
 def test_boxes_follow_an_enlarged_copy(root):
-    Image.new("L", (128, 256)).save(root / "val/images/val_0.JPEG")
+    Image.new("L", (128, 128)).save(root / "val/images/val_0.JPEG")
     example = TinyImageNet(root=str(root))[0]
-    np.testing.assert_array_equal(example.boxes, [[0, 128, 90, 252]])
+    np.testing.assert_array_equal(example.boxes, [[0, 64, 90, 126]])
     assert example.image.mode == "RGB"
 
 
@@ -74,25 +74,86 @@ def test_unknown_labels_are_refused(root):
         TinyImageNet(root=str(root), labels="mini")
 
 
-def test_a_class_outside_the_chosen_labels_is_refused(root):
+@pytest.mark.parametrize("labels", ["imagenet", "tiny"])
+def test_a_class_outside_the_chosen_labels_breaks_its_image_alone(root, labels):
     path = root / "val/val_annotations.txt"
     path.write_text(ROWS.replace("n03126707", "n00001740"))
-    with pytest.raises(UserError, match="n00001740 is not among the 1000 classes of ImageNet"):
+    data = TinyImageNet(root=str(root), labels=labels)
+    assert data[1].image_id == "val_1"
+    with pytest.raises(ExampleError, match=r"of val_0 .*n00001740 is none of the classes") as error:
+        data[0]
+    assert (error.value.kind, error.value.path) == ("label", str(path))
+
+
+def test_classes_none_of_which_is_known_are_refused(root):
+    path = root / "val/val_annotations.txt"
+    path.write_text(ROWS.replace("n03126707", "n00001740").replace("n01443537", "n00000009"))
+    with pytest.raises(UserError, match=r"imagenet: the 1000 classes .*: n00000009 is not one"):
         TinyImageNet(root=str(root))
-    with pytest.raises(UserError, match=r"n00001740 is not among wnids\.txt"):
+    with pytest.raises(UserError, match=r"labels=tiny: wnids\.txt\): n00000009 is not one of"):
         TinyImageNet(root=str(root), labels="tiny")
 
 
-@pytest.mark.parametrize("line", ["val_2.JPEG", "val_2.JPEG\tn1\t1\t2\t3", "a\tn1\t1\t2\t3\tx"])
-def test_a_broken_line_is_told_with_its_number(root, line):
-    (root / "val/val_annotations.txt").write_text(ROWS + line + "\n")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "val_2.JPEG",
+        "val_2.JPEG\tn01443537\t1\t2\t3",
+        "val_2.JPEG\tn01443537\t1\t2\t3\tx",
+        "val_2.JPEG\tn01443537\t1\t2\t3\t4\t5",
+        "val_2.JPEG\tn01443537\t1\t2\t3\t" + "9" * 5000,
+        "val_2.JPEG\tn01443537\t1\t2\t3\t" + "9" * 400,
+    ],
+)
+def test_a_broken_line_breaks_its_image_alone(root, line):
+    path = root / "val/val_annotations.txt"
+    path.write_text(ROWS + line + "\n")
+    data = TinyImageNet(root=str(root))
+    assert [data[i].image_id for i in range(2)] == ["val_0", "val_1"]
+    with pytest.raises(ExampleError, match=r"val_2 .*line 3: expected 'file wnid .*got") as error:
+        data[2]
+    assert (error.value.kind, error.value.path) == ("annotation", str(path))
+    assert len(str(error.value)) < 600
+
+
+def test_a_line_without_a_name_is_refused(root):
+    (root / "val/val_annotations.txt").write_text(ROWS + "\tn01443537\t1\t2\t3\t4\n")
     with pytest.raises(UserError, match=r"annotations\.txt, line 3: expected 'file wnid .*got"):
         TinyImageNet(root=str(root))
 
 
+def test_an_image_named_twice_is_a_broken_example(root):
+    (root / "val/val_annotations.txt").write_text(ROWS + "val_0.JPEG\tn01443537\t1\t2\t3\t4\n")
+    data = TinyImageNet(root=str(root))
+    with pytest.raises(ExampleError, match=r"val_0 .*line 3 names it again"):
+        data[0]
+    assert data[1].label == 1
+
+
+@pytest.mark.parametrize("name", ["../../secret.JPEG", "/etc/passwd", "sub/a.JPEG", "..", "a\0b"])
+def test_a_line_cannot_lead_out_of_the_folder_of_images(root, name):
+    Image.new("RGB", (64, 64)).save(root / "secret.JPEG")
+    line = f"{name}\tn01443537\t1\t2\t3\t4\n"
+    (root / "val/val_annotations.txt").write_text(ROWS + line)
+    data = TinyImageNet(root=str(root))
+    broken = next(i for i, image_id in enumerate(data.image_ids) if not image_id.startswith("val_"))
+    with pytest.raises(ExampleError, match="the name is no plain file name"):
+        data[broken]
+
+
+@pytest.mark.parametrize(("start", "end"), [("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
+def test_a_bom_line_ends_of_windows_and_empty_lines_change_nothing(root, start, end):
+    expected = TinyImageNet(root=str(root)).fingerprint()
+    content = start + ROWS.replace("\n", end) + end
+    (root / "val/val_annotations.txt").write_bytes(content.encode())
+    assert TinyImageNet(root=str(root)).fingerprint() == expected
+
+
 def test_an_empty_table_is_told(root):
     (root / "val/val_annotations.txt").write_text("")
-    with pytest.raises(UserError, match=r"val_annotations\.txt is empty; restore the file"):
+    with pytest.raises(
+        UserError, match=r"val_annotations\.txt is empty, or no line .* restore the file"
+    ):
         TinyImageNet(root=str(root))
 
 
@@ -106,8 +167,9 @@ def test_a_box_inside_out_and_a_missing_image_are_broken_examples(root):
     (root / "val/val_annotations.txt").write_text(ROWS.replace("\t44\t", "\t-2\t"))
     (root / "val/images/val_1.JPEG").unlink()
     data = TinyImageNet(root=str(root))
-    with pytest.raises(ExampleError, match=r"box of val_0\.JPEG .* 0 32 -2 62, is inside out"):
+    with pytest.raises(ExampleError, match=r"val_0 .*box \[0, 32, -1, 63\] has no area") as error:
         data[0]
+    assert error.value.kind == "box"
     with pytest.raises(ExampleError, match=r"val_1\.JPEG does not exist"):
         data[1]
 
