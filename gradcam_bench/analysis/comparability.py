@@ -65,6 +65,7 @@ def reasons(
     return [*found, row["note"]] if row["note"] else found
 
 
+@cache
 def default_layer(model: str) -> str:
     """Return the target layer that conf/model names for a network; empty where it names none."""
     path = config_dir() / "model" / f"{model}.yaml"

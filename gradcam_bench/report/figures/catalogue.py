@@ -27,7 +27,7 @@ from gradcam_bench.report.figures.comparisons import (
     layer_sweep,
     paired_differences,
 )
-from gradcam_bench.report.figures.gallery import gallery
+from gradcam_bench.report.figures.gallery import gallery, gallery_cell
 from gradcam_bench.report.figures.scores import (
     DISTRIBUTIONS,
     accuracy_vs_iou,
@@ -105,7 +105,7 @@ def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
     swept = [p for p in run.protocols.values() if measured(rows, f"iou_hits@{p.name}")]
     if swept:
         found["accuracy_vs_threshold"] = partial(accuracy_vs_threshold, rows, swept[0])
-    if len(run.pictures) and measured(rows, "box_iou"):
+    if len(run.pictures) and measured(rows, "box_iou") and gallery_cell(run.pictures, rows):
         names = run.run.get("class_names")
         found["gallery"] = partial(gallery, run.pictures, rows, class_names=names)
     return {name: partial(_once, run, name, draw) for name, draw in found.items()}
@@ -133,15 +133,16 @@ def joint_figures(
         return {}
     found: dict[str, Callable[[], Figure]] = {}
     found["architectures"] = partial(_of_axes, partial(architectures, metric=metric), summary)
-    if metric != "insertion_auc" and "insertion_auc" in set(summary["metric"]):
+    defined = summary[summary["value"].notna()]
+    if metric != "insertion_auc" and "insertion_auc" in set(defined["metric"]):
         drawn = partial(architectures, metric="insertion_auc")
         found["architectures_insertion_auc"] = partial(_of_axes, drawn, summary)
-    network = summary[~summary["method"].isin(CONTROLS)]
+    network = defined[~defined["method"].isin(CONTROLS) & (defined["metric"] == metric)]
     if network.groupby("run")["layer"].nunique().max() > 1:
         method = str(network["method"].iloc[0])
         drawn = partial(heat_table, metric=metric, method=method)
         found["heat_table"] = partial(_of_axes, drawn, summary)
-    costs = _costs(runs)
+    costs = _costs(runs, metric)
     if len(costs) == len(runs):
         found["cost_vs_quality"] = partial(_of_axes, partial(cost_vs_quality, metric=metric), costs)
     if metric in tests:
@@ -153,12 +154,13 @@ def _of_axes(draw: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> Fig
     return style.figure_of(draw(frame))  # type: ignore[arg-type]
 
 
-def _costs(runs: Sequence[Run]) -> pd.DataFrame:
+def _costs(runs: Sequence[Run], metric: str) -> pd.DataFrame:
+    """Return the best cell of each run by one metric, with the seconds an image."""
     lines = []
     for run in runs:
         seconds, n = run.run.get("seconds"), run.run.get("n_images")
         if seconds and n:
-            line = best.best_cell([run]).line
+            _, line = best.best_line(run.summary[run.summary["metric"] == metric])
             kept = {key: line[key] for key in ("value", "ci_low", "ci_high")}
             lines.append({"name": run.name, "seconds": seconds / n, **kept})
     return pd.DataFrame(lines)

@@ -169,9 +169,12 @@ def heat_table(
     place from the input on, and a run's label names its best. Six layers fit one column of a
     paper, more take the page's width.
     """
-    found = _lines_of(summary[summary["method"] == method], metric).copy()
+    found = summary[summary["method"] == method].copy()
     if "run" not in found:
         found["run"] = style.method_title(method)
+    # A layer without a value keeps its place, a run without any has no line.
+    drawn = found["run"].isin(_lines_of(found, metric)["run"])
+    found = found[drawn & (found["metric"] == metric)].copy()
     runs = list(dict.fromkeys(found["run"]))
     found["depth"] = found.groupby("run").cumcount() + 1
     layers = found.groupby("run", sort=False)["layer"].apply(list)

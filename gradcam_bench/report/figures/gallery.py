@@ -18,7 +18,7 @@ from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import Cell
 from gradcam_bench.report.figures import style
-from gradcam_bench.store.rows import scored
+from gradcam_bench.store.rows import cells, scored
 
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
@@ -76,6 +76,20 @@ def _box(ax: Axes, box: np.ndarray, edge: str, dashes: str | tuple[int, tuple[in
         )
 
 
+def gallery_cell(
+    pictures: pd.DataFrame, rows: pd.DataFrame, *, metric: str = "mean_box_iou"
+) -> Cell | None:
+    """Return the first method at its last layer, of the cells with a scored picture.
+
+    A control comes only where no other cell has a score; None where no picture has one.
+    """
+    keys = ["image_id", "method", "layer"]
+    good = scored(rows)
+    defined = good.loc[good[METRICS[metric].column].notna(), keys]
+    pairs = cells(pictures[keys].merge(defined, on=keys))
+    return next((pair for pair in reversed(pairs) if pair[0] == pairs[0][0]), None)
+
+
 def gallery(
     pictures: pd.DataFrame,
     rows: pd.DataFrame,
@@ -90,7 +104,7 @@ def gallery(
     Args:
         pictures: the gallery frame, as `store.read_gallery` returns it.
         rows: the rows of the same run.
-        cell: method and layer; by default the first method at its last layer.
+        cell: method and layer; by default that of `gallery_cell`.
         metric: the score that orders the images, of those kept for the gallery.
         columns: pictures a line.
         class_names: names for the captions.
@@ -98,11 +112,10 @@ def gallery(
     Raises:
         UserError: if no picture of the cell has that score.
     """
-    if cell is None:
-        found = list(zip(pictures["method"], pictures["layer"], strict=True))
-        first = next((method for method, layer in found if layer != "input"), found[0][0])
-        cell = [pair for pair in found if pair[0] == first][-1]
     column = METRICS[metric].column
+    cell = gallery_cell(pictures, rows, metric=metric) if cell is None else cell
+    if cell is None:
+        raise UserError(f"no picture has a {column}")
     good = scored(rows)
     good = good[(good["method"] == cell[0]) & (good["layer"] == cell[1]) & good[column].notna()]
     chosen = pictures[(pictures["method"] == cell[0]) & (pictures["layer"] == cell[1])]
