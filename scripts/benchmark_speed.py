@@ -47,8 +47,8 @@ from gradcam_bench.localization.max_box_acc import hit_bits
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.localization.threshold_sweep import sweep
 from gradcam_bench.models.efficientnet_lite import efficientnet_lite
-from gradcam_bench.models.folding import prepare
 from gradcam_bench.models.model import Model
+from gradcam_bench.models.prepare import prepare
 from gradcam_bench.models.torchvision_models import torchvision_model
 from gradcam_bench.report import tables
 from gradcam_bench.run import loop, provenance

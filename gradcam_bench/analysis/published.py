@@ -26,8 +26,8 @@ COLUMNS = (
 )  # fmt: skip
 
 _POOLED = (
-    "googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "densenet121",
-    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+    "googlenet", "inception_v3", "resnet18", "resnet50", "resnet101", "efficientnet_lite0",
+    "efficientnet_lite1", "efficientnet_lite2",
 )  # fmt: skip
 """Networks that end in global average pooling and one linear layer.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_bench.cam.checks import Classes, check_model, class_indices, layer_path
+from gradcam_bench.cam.feature_maps import refuse_other_axes
 from gradcam_bench.cam.frozen import frozen
 from gradcam_bench.cam.hooks import Recorder
 from gradcam_bench.cam.methods import grad_cam
@@ -115,6 +116,7 @@ class GradCAM:
         self.gradients: list[Tensor] = []
         self._last: _Forward | None = None
         self._writes_input = False
+        self._axes_known = False
 
     def forward(self, img: Tensor) -> Tensor:
         """Run the network and record the activations of every layer.
@@ -164,6 +166,9 @@ class GradCAM:
                 f"The forward pass never reaches {', '.join(unreached)} in eval mode; "
                 "choose a layer that the logits depend on."
             )
+        if not self._axes_known:
+            refuse_other_axes(self.model, recorded, batch)
+            self._axes_known = True
         return _Forward(logits, [recorded[layer] for layer in self.layers], single)
 
     def _answer(self, batch: Tensor) -> object:

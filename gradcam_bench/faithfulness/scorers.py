@@ -8,11 +8,10 @@ compared with the network's own.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from gradcam_bench.faithfulness.onnx_scorer import (
     export_key,
     installed,
 )
-from gradcam_bench.models.folding import prepare
+from gradcam_bench.models.prepare import copied, prepare
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,8 @@ class TorchScorer:
         self.name = "compile" if compiled else "torch"
         self.title = type(network).__name__
         self.memory_format, self.autocast = memory_format, autocast
-        own = _copy(network, memory_format)
+        own = copied(network)
+        own = network if own is None else own.to(memory_format=memory_format)
         self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
 
     @torch.inference_mode()
@@ -117,8 +117,6 @@ def make_scorer(
             return _onnx_scorer(network, examples)
         except UserError as error:
             log.warning("%s Scoring with torch instead.", error)
-    if not len(examples):
-        examples = torch.zeros(1, *examples.shape[1:], device=examples.device)
     prepared = prepare(network, examples)
     own, memory_format = prepared.network, prepared.memory_format
     scorer = TorchScorer(own, memory_format=memory_format, autocast=autocast)
@@ -160,14 +158,6 @@ def disagreement(scorer: Scorer, reference: Scorer, examples: Tensor) -> float:
     moves = (expected.amax(0) - expected.amin(0)).max()
     scale = float(torch.maximum(moves, expected.abs().max() / 100))
     return 0.0 if difference == 0 else difference / scale if scale else math.inf
-
-
-def _copy(network: nn.Module, memory_format: torch.memory_format) -> Any:
-    try:
-        own: Any = copy.deepcopy(network)  # nn.Module, whose `to` lacks memory formats as a type
-    except Exception:  # a lock, a file, a tensor within a graph: errors of any kind
-        return network
-    return own.eval().requires_grad_(False).to(memory_format=memory_format)
 
 
 def _refuse_onnx(device: torch.device, autocast: torch.dtype | None) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.checkpoints import load_checkpoint
-from gradcam_bench.models.layers import last_spatial_layer
 from gradcam_bench.models.model import Model, Preprocessing
 
 
@@ -54,6 +53,6 @@ def custom_model(
         name,
         network,
         preprocessing,
-        layer or last_spatial_layer(network, size),
+        layer,
         checkpoint or factory,
     )

@@ -1,15 +1,19 @@
-"""Which layers of an unknown network can carry a map: found by one forward pass with hooks."""
+"""Which layers of an unknown network can carry a map: found by running it once or twice."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from gradcam_bench.cam.feature_maps import Call, evaluating, survey
 from gradcam_bench.errors import UserError
+from gradcam_bench.models.reads import Reads
+
+log = logging.getLogger(__name__)
 
 POOLING = (
     nn.modules.pooling._MaxPoolNd,
@@ -22,55 +26,29 @@ NOT_A_FEATURE = (*POOLING, nn.modules.dropout._DropoutNd, nn.Identity)
 
 BEFORE_ACTIVATION = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
 
+# By their names in ATen (ReLU6 is hardtanh). Without sigmoid, which mostly makes a gate.
+ACTIVATIONS = {
+    "relu", "relu6", "hardtanh", "clamp", "clamp_min", "leaky_relu", "prelu", "elu", "selu",
+    "celu", "gelu", "silu", "mish", "hardswish", "softplus", "tanh", "threshold",
+}  # fmt: skip
 
-@dataclass(frozen=True)
-class _Call:
-    name: str
-    module: nn.Module
-    output: Tensor
 
-
-def spatial_calls(network: nn.Module, size: int) -> list[_Call]:
-    """Return the calls whose output is (1, K, h, w) with h*w > 1, in the order they finish.
+def spatial_calls(calls: Sequence[Call]) -> list[Call]:
+    """Return the calls whose output is a feature map (1, K, h, w) with h*w > 1, in their order.
 
     Modules that are called twice or that only pool, drop out or pass on are left out, and so are
     containers that hand on a pooled tensor.
+
+    Args:
+        calls: of a network, from `feature_maps.survey`.
     """
-    calls: list[_Call] = []
-    times: Counter[str] = Counter()
-    handles = []
-    pooled: set[int] = set()
-
-    def hook_of(name: str) -> Callable[[nn.Module, tuple, object], None]:
-        def hook(module: nn.Module, _inputs: tuple, output: object) -> None:
-            times[name] += 1
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                return
-            if isinstance(module, POOLING):
-                pooled.add(id(output))
-            calls.append(_Call(name, module, output))  # keeps the output, so that ids stay unique
-
-        return hook
-
-    training = [module for module in network.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        for name, module in network.named_modules():
-            if name:
-                handles.append(module.register_forward_hook(hook_of(name)))
-        parameter = next(network.parameters())
-        with torch.no_grad():
-            network(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in training:
-            module.training = True
+    times = Counter(call.name for call in calls)
+    pooled = {id(call.output) for call in calls if isinstance(call.module, POOLING)}
     return [
         call
         for call in calls
-        if times[call.name] == 1
+        if call.axes == "channels first"
+        and times[call.name] == 1
         and id(call.output) not in pooled
         and not isinstance(call.module, NOT_A_FEATURE)
         and call.output.shape[2] * call.output.shape[3] > 1
@@ -80,16 +58,88 @@ def spatial_calls(network: nn.Module, size: int) -> list[_Call]:
 def last_spatial_layer(network: nn.Module, size: int) -> str:
     """Return the last module whose output is a feature map, pooling excluded.
 
+    Logs a warning where the network applies an activation function to that output: the map is then
+    read before the activation, which is another one.
+
+    Args:
+        network: any classifier.
+        size: side of its input, pixels.
+
     Raises:
-        UserError: the network has no such layer (a transformer, say).
+        UserError: the network has no such layer, or goes on with tokens behind it (a transformer),
+            where no layer is the natural one.
     """
-    calls = spatial_calls(network, size)
-    if not calls:
+    calls = survey(network, size)
+    maps = spatial_calls(calls)
+    if not maps:
         raise UserError(
             f"{type(network).__name__} has no layer with a spatial output (N, K, h, w); "
             "Grad-CAM needs a convolutional network."
         )
-    return calls[-1].name
+    last = maps[-1]
+    tokens = _tokens_behind(last, calls)
+    if tokens is not None:
+        raise UserError(
+            f"{type(network).__name__} has no default layer: behind its last feature map "
+            f"(N, K, h, w), {last.name}, it goes on with tokens or channels last ({tokens.name} "
+            f"gives {tuple(tokens.output.shape)}). Choose a layer explicitly, "
+            f"e.g. layers=[{last.name}] or model.layer={last.name}."
+        )
+    activations = activations_that_read(network, last.name, size)
+    if activations:
+        log.warning(
+            "%s applies %s to the output of %s, its default layer, outside of any module: maps "
+            "are read before that activation. Make it a module to read them behind it.",
+            type(network).__name__,
+            ", ".join(activations),
+            last.name,
+        )
+    return last.name
+
+
+def _tokens_behind(last: Call, calls: Sequence[Call]) -> Call | None:
+    """Return the first call behind the last map in which weights give tokens, or None.
+
+    Tokens inside of a module that turns the map into a vector (attention pooling) do not count.
+    """
+    place = next(i for i, call in enumerate(calls) if call is last)
+    behind = [
+        call
+        for call in calls[place + 1 :]
+        if call.axes in ("tokens", "channels last") and any(True for _ in call.module.parameters())
+    ]
+    vectors = {call.name for call in calls if call.output.ndim == 2}
+    for call in behind:
+        parts = call.name.split(".")
+        around = {".".join(parts[:i]) for i in range(1, len(parts))}
+        pooling = {name for name in around & vectors if not f"{last.name}.".startswith(f"{name}.")}
+        if not pooling:
+            return call
+    return None
+
+
+def activations_that_read(network: nn.Module, layer: str, size: int) -> list[str]:
+    """Return the activation functions that the network applies to a layer's very output.
+
+    Args:
+        network: gives logits for (1, 3, size, size); runs once, on zeros.
+        layer: a module's path.
+        size: side of the input, pixels.
+    """
+    parameter = next(network.parameters())
+    image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+    reads = Reads()
+
+    def watch(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        reads.watch(("output", layer), output)
+
+    with torch.no_grad(), evaluating(network), reads:
+        handle = network.get_submodule(layer).register_forward_hook(watch)
+        try:
+            network(image)
+        finally:
+            handle.remove()
+    return sorted({read.operator.rstrip("_") for read in reads.found} & ACTIVATIONS)
 
 
 def candidate_layers(network: nn.Module, size: int, *, prefer: str) -> list[str]:
@@ -111,8 +161,8 @@ def candidate_layers(network: nn.Module, size: int, *, prefer: str) -> list[str]
         if isinstance(part, nn.Sequential)
         for child, _ in part.named_children()
     } | {name for name, _ in network.named_children()}
-    groups: dict[int, list[_Call]] = {}
-    for call in spatial_calls(network, size):
+    groups: dict[int, list[Call]] = {}
+    for call in spatial_calls(survey(network, size)):
         bare = isinstance(call.module, BEFORE_ACTIVATION) and not any(call.module.children())
         if call.name == prefer or (call.name in inside and not bare):
             groups.setdefault(id(call.output), []).append(call)

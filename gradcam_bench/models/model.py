@@ -5,12 +5,15 @@ Each file of conf/model names one of the loaders below and its arguments.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.models.layers import candidate_layers
+from gradcam_bench.models.layers import candidate_layers, last_spatial_layer
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Model:
         name: what tables call it.
         network: (N, 3, size, size) to logits (N, C).
         preprocessing: of its input.
-        default_layer: the target layer when none is asked for.
+        layer: the target layer when none is asked for; None takes the last spatial one.
         weights: where the weights come from, for the record.
         candidates: the layers of a sweep where the model names them itself.
     """
@@ -53,9 +56,18 @@ class Model:
     name: str
     network: nn.Module
     preprocessing: Preprocessing
-    default_layer: str
+    layer: str | None
     weights: str
     candidates: tuple[str, ...] = ()
+
+    @cached_property
+    def default_layer(self) -> str:
+        """The target layer when none is asked for.
+
+        Raises:
+            UserError: the network has none and none is named; see `layers.last_spatial_layer`.
+        """
+        return self.layer or last_spatial_layer(self.network, self.preprocessing.size)
 
     def candidate_layers(self) -> list[str]:
         """Return the layers of a sweep (`layers=all`), shallow to deep, the default among them."""
@@ -63,3 +75,22 @@ class Model:
             return list(dict.fromkeys([*self.candidates, self.default_layer]))
         size = self.preprocessing.size
         return candidate_layers(self.network, size, prefer=self.default_layer)
+
+
+def _with_last_relu(network: Any) -> nn.Module:
+    """Return torchvision's DenseNet with its last ReLU as a module, `features.relu5`.
+
+    Its `features` end in a batch norm, and its `forward` applies the ReLU as a function that no
+    hook sees, so the map of `features` would be read before the activation. (A second ReLU at the
+    end of `features` would not do: behind it the function's gradient is 0 wherever A is.) Answers
+    and the names of the state dict stay.
+    """
+    features = network.features
+    features.add_module("relu5", nn.ReLU())
+    parts = {
+        "features": features,
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": network.classifier,
+    }
+    return nn.Sequential(OrderedDict(parts))

@@ -11,8 +11,7 @@ from torch import nn
 
 from gradcam_bench.errors import UserError, nearest
 from gradcam_bench.models.checkpoints import load_checkpoint
-from gradcam_bench.models.layers import last_spatial_layer
-from gradcam_bench.models.model import Model, Preprocessing
+from gradcam_bench.models.model import Model, Preprocessing, _with_last_relu
 
 
 def torchvision_model(
@@ -77,6 +76,9 @@ def torchvision_model(
     else:
         network = _download(name, chosen)
         origin = f"torchvision {chosen}"
+    if isinstance(network, tv.DenseNet):
+        network = _with_last_relu(network)
+        layer = layer or "features.relu5"
     network.eval()
     transforms = chosen.transforms()
     preprocessing = Preprocessing(
@@ -86,7 +88,6 @@ def torchvision_model(
         interpolation=transforms.interpolation.value,
         resize=transforms.resize_size[0] if size is None else size,
     )
-    layer = layer or last_spatial_layer(network, preprocessing.size)
     return Model(name, network, preprocessing, layer, origin)
 
 

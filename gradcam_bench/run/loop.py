@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -21,12 +20,13 @@ from gradcam_bench.faithfulness.curves import Perturber
 from gradcam_bench.faithfulness.scorers import Scorer, make_scorer
 from gradcam_bench.localization import split_thresholds
 from gradcam_bench.localization.protocol import Protocol
-from gradcam_bench.models.folding import prepare
 from gradcam_bench.models.model import Model
+from gradcam_bench.models.prepare import prepare, warn_where_unstable
 from gradcam_bench.names import Row
 from gradcam_bench.run import scorer_choice
 from gradcam_bench.run.batch import Evaluation, Scored
 from gradcam_bench.run.batches import Item, batches, first_images
+from gradcam_bench.run.precision import full_float32
 from gradcam_bench.run.provenance import build_provenance
 from gradcam_bench.run.setup import (
     PRECISIONS,
@@ -40,8 +40,6 @@ from gradcam_bench.run.setup import (
 )
 from gradcam_bench.run.workers import processes
 from gradcam_bench.store.parts import Store
-
-EXAMPLES = 4  # images of the data set on which networks made faster are compared
 
 
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
@@ -59,6 +57,11 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         UserError: anything in the config that cannot be run; too many broken examples. Parts
             that were finished stay.
     """
+    with full_float32(config.precision == "float32"):
+        return _run(config, output_dir, command=command)
+
+
+def _run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     check_config(config)
     # Everything is bound to its signature before anything is built.
     build_model = bind(config.model, "model")
@@ -80,7 +83,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
         interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
     )
-    examples = first_images(dataset, geometry, EXAMPLES).to(device)
+    examples = first_images(dataset, geometry).to(device)
     examples = model.preprocessing.normalize(examples)
     provenance = build_provenance(config, model, dataset, layers, device, command)
     if config.thresholds_from is not None:
@@ -120,8 +123,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
                 batch_size=max(config.batch_size, 32),
                 seed=config.seed,
             )
-        tried = examples if len(examples) else torch.zeros(1, 3, size, size, device=device)
-        prepared = prepare(network, tried, layers=layers)
+        prepared = prepare(network, examples, layers=layers)
         evaluation = Evaluation(
             GradCAM(prepared.network, layers, autocast=autocast),
             model.preprocessing,
@@ -134,6 +136,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
             seed=config.seed,
             device=device,
         )
+        warn_where_unstable(evaluation.cam, examples, evaluation.methods)
         workers = config.num_workers
         if workers is None:
             workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

@@ -16,6 +16,7 @@ from gradcam_bench.data.example import Dataset
 from gradcam_bench.models.checkpoints import weights_hash
 from gradcam_bench.models.custom_code import code_hash
 from gradcam_bench.models.model import Model
+from gradcam_bench.run.precision import tf32_allowed
 from gradcam_bench.store.computed_by import this_process
 from gradcam_bench.store.parts import identity_hash
 
@@ -53,6 +54,7 @@ def build_provenance(
         "data_fingerprint": decides["data_fingerprint"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "tf32": tf32_allowed(),
         **this_process(),
         "versions": versions(),
         "commit": commit(),

@@ -100,3 +100,61 @@ def test_one_minus_a_map_turns_ties_around_for_grad_cam_packages_road():
     removed = 1 - float(remove(torch.zeros(3, 10, 10), heatmap).mean())
     assert removed == pytest.approx(0.5)
     assert not math.isclose(removed, 0.2)
+
+
+def grad_cam_plus_plus_inputs(name):
+    """Return a trained network's module, images, predictions, A and dy/dA, at its default layer."""
+    from gradcam_bench import GradCAM
+    from gradcam_bench.data.geometry import Geometry
+    from gradcam_bench.data.shapes import Shapes
+    from gradcam_bench.models.zoo import zoo_model
+    from gradcam_bench.run.batches import first_images
+
+    model = zoo_model(name=name)
+    seen = first_images(Shapes(length=8), Geometry(size=model.preprocessing.size), count=8)
+    x = model.preprocessing.normalize(seen)
+    cam = GradCAM(model.network, model.default_layer)
+    classes = cam.forward(x).argmax(1)
+    cam.backward(classes)
+    return model, x, classes.tolist(), cam.activations[0], cam.gradients[0]
+
+
+def test_torchcams_grad_cam_plus_plus_never_divides():
+    # alpha[idx][mask].div_(...) divides a copy: the weights stay sum(g^2 relu(g)).
+    from torchcam.methods import GradCAMpp
+
+    from gradcam_bench.cam.methods import grad_cam_plus_plus
+    from gradcam_bench.cam.upsampling import normalize_min_max
+
+    model, x, classes, A, g = grad_cam_plus_plus_inputs("tiny_vgg")
+    model.network.requires_grad_(True)
+    with GradCAMpp(model.network, model.default_layer) as extractor:
+        reference = extractor(classes, model.network(x))[0].detach()
+    undivided = torch.einsum("nk,nkhw->nhw", (g**2 * g.relu()).sum((2, 3)), A)
+    assert torch.allclose(normalize_min_max(undivided.relu()), reference, atol=1e-4)
+    ours = normalize_min_max(grad_cam_plus_plus(A, g).relu())
+    assert (ours - reference).abs().max() > 0.1
+
+
+def test_grad_cam_packages_epsilon_moves_grad_cam_plus_plus():
+    # 1e-6 beside 2 g^2, with gradients around 1e-3.
+    from pytorch_grad_cam import GradCAMPlusPlus
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    from gradcam_bench.cam.methods import grad_cam_plus_plus
+    from gradcam_bench.cam.upsampling import normalize_min_max
+
+    model, x, classes, A, g = grad_cam_plus_plus_inputs("tiny_inception")
+    module = model.network.get_submodule(model.default_layer)
+    with GradCAMPlusPlus(model.network, [module]) as package:
+        reference = package(x.clone(), [ClassifierOutputTarget(c) for c in classes])
+
+    def shown(low):
+        low = normalize_min_max(low.relu())[:, None]
+        up = nn.functional.interpolate(low, size=x.shape[-2:], mode="bilinear")
+        return normalize_min_max(up[:, 0]).numpy()
+
+    a = g**2 / (2 * g**2 + A.sum((2, 3), keepdim=True) * g**3 + 1e-6)
+    with_epsilon = torch.einsum("nk,nkhw->nhw", (a * g.relu()).sum((2, 3)), A)
+    np.testing.assert_allclose(shown(with_epsilon), reference, atol=1e-4)
+    assert 0.01 < np.abs(shown(grad_cam_plus_plus(A, g)) - reference).max() < 0.07

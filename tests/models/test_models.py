@@ -6,9 +6,10 @@ import yaml
 from repository import ROOT
 from torch import nn
 
+from gradcam_bench import GradCAM
 from gradcam_bench.errors import UserError
 from gradcam_bench.models import custom, efficientnet_lite, torchvision_models
-from gradcam_bench.models.layers import candidate_layers, last_spatial_layer
+from gradcam_bench.models.layers import activations_that_read, candidate_layers, last_spatial_layer
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,43 @@ def test_the_default_layer_of_every_file_exists_and_is_the_last_feature_map(name
     assert layer is last or node["layer"] in automatic.candidate_layers()
     if name.startswith(("vgg", "alexnet")):
         assert isinstance(layer, nn.ReLU)
+
+
+def test_the_last_relu_of_densenet_is_a_module_and_changes_no_answer(tmp_path):
+    from torchvision.models import densenet121
+
+    original = densenet121(weights=None).eval()
+    torch.save(original.state_dict(), tmp_path / "d.pth")
+    model = torchvision_models.torchvision_model(
+        name="densenet121", checkpoint=str(tmp_path / "d.pth")
+    )
+    assert model.default_layer == "features.relu5"
+    assert model.network.state_dict().keys() == original.state_dict().keys()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.network(x), original(x))
+        before, behind = (
+            GradCAM(model.network, layer) for layer in ("features.norm5", "features.relu5")
+        )
+        for cam in (before, behind):
+            cam.forward(x)
+    assert (before.activations[0] < 0).any()
+    assert torch.equal(before.activations[0].relu(), behind.activations[0])
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alexnet", "convnext_tiny", "densenet169", "efficientnet_b0", "googlenet", "maxvit_t"),
+        *("inception_v3", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"),
+        *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11_bn"),
+    ],
+)
+def test_no_activation_lies_behind_the_default_layer_of_torchvisions_networks(name):
+    size = {"inception_v3": 139, "maxvit_t": 224}.get(name, 64)
+    model = torchvision_models.torchvision_model(name=name, weights=None, size=size)
+    assert activations_that_read(model.network, model.default_layer, size) == []
 
 
 def test_looking_for_layers_leaves_the_network_alone():
