@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_loop import SMALL, run
+from small_runs import SMALL, run
 
 from gradcam_bench.cam.methods import grad_cam_plus_plus
 from gradcam_bench.data.example import Example

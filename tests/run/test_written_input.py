@@ -9,8 +9,8 @@ from toys import Residual
 from gradcam_bench.cam.gradcam import GradCAM
 from gradcam_bench.faithfulness.curves import Options, Perturber
 from gradcam_bench.faithfulness.scorers import TorchScorer
-from gradcam_bench.models.folding import prepare
 from gradcam_bench.models.model import Preprocessing
+from gradcam_bench.models.prepare import prepare
 from gradcam_bench.run.batch import Evaluation
 from gradcam_bench.run.batches import Batch, Item
 
