@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradcam_bench.analysis import best, failures, published
+from gradcam_bench.analysis import best, curves, failures, published
 from gradcam_bench.analysis.best import Best
+from gradcam_bench.analysis.drawn_cells import Drawn, drawn_cells
+from gradcam_bench.analysis.metrics import metrics_with
 from gradcam_bench.analysis.stored_run import Run, joined_summary, load_runs
 from gradcam_bench.errors import UserError
-from gradcam_bench.names import Cell
+from gradcam_bench.names import CONTROLS, Cell
 from gradcam_bench.store.rows import cell_rows, cells
 
 
@@ -95,6 +97,77 @@ class Analysis:
         """Where each run's best cell fails, by the run's name."""
         return {run.name: _failures(run, self.best_of[run.name]) for run in self.runs}
 
+    @cached_property
+    def drawn(self) -> dict[str, Drawn]:
+        """The cells that figures of each run draw, and how many they leave out, by run name.
+
+        The best cell is always among them, and the first method at every layer that the run's
+        config names, where it names some.
+        """
+        return {run.name: _drawn(run, self.best_of[run.name]) for run in self.runs}
+
+    @cached_property
+    def curves(self) -> dict[str, pd.DataFrame]:
+        """Mean deletion and insertion curves of the drawn cells (`curves.faithfulness_curves`)."""
+        return {
+            run.name: curves.faithfulness_curves(run.rows, self.drawn[run.name].cells)
+            for run in self.runs
+        }
+
+    @cached_property
+    def threshold_curves(self) -> dict[str, pd.DataFrame]:
+        """Boxes right at every threshold of every protocol that sweeps, by run name.
+
+        Of the drawn cells, as `curves.threshold_curves` returns them, protocols below one another
+        in the run's order.
+        """
+        found = {}
+        for run in self.runs:
+            cells_drawn = self.drawn[run.name].cells
+            frames = [
+                curves.threshold_curves(run.rows, cells_drawn, protocol)
+                for protocol in run.protocols.values()
+                if protocol.swept
+            ]
+            filled = [frame for frame in frames if len(frame)]
+            empty = pd.DataFrame(columns=list(curves.THRESHOLD_COLUMNS))
+            found[run.name] = pd.concat(filled, ignore_index=True) if filled else empty
+        return found
+
+    @cached_property
+    def iou_curves(self) -> dict[str, pd.DataFrame]:
+        """Boxes right against the IoU asked for, of the drawn cells (`curves.iou_curves`)."""
+        return {
+            run.name: curves.iou_curves(run.rows, self.drawn[run.name].cells) for run in self.runs
+        }
+
+    @cached_property
+    def distributions(self) -> dict[str, pd.DataFrame]:
+        """Scores of every image at the drawn cells (`curves.score_distributions`), by run name."""
+        names = metrics_with("distribution")
+        return {
+            run.name: curves.score_distributions(run.rows, self.drawn[run.name].cells, names)
+            for run in self.runs
+        }
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """What each run cost beside the value of its best cell, by the metric that judges it.
+
+        Columns name, metric, seconds (an image, of the whole run), value, ci_low, ci_high; a run
+        without a best cell, or that does not record its seconds, has no line.
+        """
+        lines = []
+        for run in self.runs:
+            found, n = self.best_of[run.name], run.run.get("n_images")
+            seconds = run.run.get("seconds")
+            if found and seconds and n:
+                kept = {key: found.line[key] for key in ("value", "ci_low", "ci_high")}
+                metric = found.metric.name
+                lines.append({"name": run.name, "metric": metric, "seconds": seconds / n} | kept)
+        columns = ["name", "metric", "seconds", "value", "ci_low", "ci_high"]
+        return pd.DataFrame(lines, columns=columns)
+
 
 def analyse(directories: Sequence[str | Path | Run]) -> Analysis:
     """Read runs and return what they say.
@@ -110,6 +183,15 @@ def _or_none(runs: Sequence[Run]) -> Best | None:
         return best.best_cell(runs)
     except UserError:
         return None
+
+
+def _drawn(run: Run, found: Best | None) -> Drawn:
+    """Return the cells of a run's figures: the best and those at layers that its config names."""
+    layers = (run.run.get("config") or {}).get("layers")
+    asked = [layers] if isinstance(layers, str) else list(layers or [])
+    pairs = [cell for cell in cells(run.rows) if cell[0] not in CONTROLS]
+    always = [cell for cell in pairs if cell[0] == pairs[0][0] and cell[1] in asked]
+    return drawn_cells(run.rows, always=[*always, *([found.cell] if found else [])])
 
 
 def _failures(run: Run, found: Best | None) -> Failures:

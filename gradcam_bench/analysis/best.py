@@ -11,21 +11,13 @@ import pandas as pd
 
 from gradcam_bench.analysis import intervals
 from gradcam_bench.analysis.comparison import candidates, compare
-from gradcam_bench.analysis.metrics import METRICS, Metric, described, names_of, protocol_name
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import METRICS, described, metrics_with, names_of, protocol_name
 from gradcam_bench.analysis.stored_run import Run, joined_summary
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc
 from gradcam_bench.names import CONTROLS, Cell, cell_name
 from gradcam_bench.store.rows import cell_rows, group_codes, level_masks, scored
-
-JUDGES = ("gt_known_loc_err", "mean_box_iou", "max_box_acc", "max_box_acc_v2", "insertion_auc")
-"""The first of these that was measured decides which cell is best."""
-
-TESTED = (
-    "gt_known_loc_err", "mean_box_iou", "energy_in_box", "discrimination_hit", "box_acc_split",
-    "insertion_auc", "deletion_auc",
-)  # fmt: skip
-"""What is compared image by image."""
 
 
 def _measured_of(bases: Sequence[str], summaries: Sequence[pd.DataFrame]) -> list[str]:
@@ -52,7 +44,9 @@ class Best:
 
 
 def best_line(summary: pd.DataFrame) -> tuple[Metric, dict[str, Any]]:
-    """Return the best line of a summary by the first metric of JUDGES that every run of it has.
+    """Return the best line of a summary by the first judge that every run of it has.
+
+    Judges are the metrics with the role "judge", in their order.
 
     Args:
         summary: of one run, or of several with a column `run`.
@@ -62,18 +56,19 @@ def best_line(summary: pd.DataFrame) -> tuple[Metric, dict[str, Any]]:
     """
     runs = summary["run"].nunique() if "run" in summary else 1
     network = summary[~summary["method"].isin(CONTROLS) & summary["value"].notna()]
-    for name in _measured_of(JUDGES, [summary]):
+    for name in _measured_of(metrics_with("judge"), [summary]):
         found = network[network["metric"] == name]
         if found.empty or ("run" in found and found["run"].nunique() < runs):
             continue
         metric = described(name)
         ordered = found.sort_values("value", ascending=metric.better == "lower", kind="stable")
         return metric, {str(key): value for key, value in ordered.iloc[0].items()}
-    raise UserError(f"the runs share none of {', '.join(JUDGES)}, so none can be called best")
+    judges = ", ".join(metrics_with("judge"))
+    raise UserError(f"the runs share none of {judges}, so none can be called best")
 
 
 def best_cell(runs: Sequence[Run]) -> Best:
-    """Return the best cell over all runs by the first metric of JUDGES that all of them have.
+    """Return the best cell over all runs by the first judge that all of them have.
 
     Raises:
         UserError: if the runs share none of them, or hold controls only.
@@ -101,8 +96,8 @@ def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
 
 
 def comparisons(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """Return the comparison by every metric of TESTED that all runs measured, by its name."""
-    names = _measured_of(TESTED, [run.summary for run in runs])
+    """Return the comparison by every tested metric that all runs measured, by its name."""
+    names = _measured_of(metrics_with("tested"), [run.summary for run in runs])
     found = {name: comparison(runs, name) for name in names}
     return {name: frame for name, frame in found.items() if len(frame)}
 

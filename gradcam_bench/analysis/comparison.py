@@ -124,7 +124,7 @@ def compare(
         if name not in tests:
             continue
         found = tests[name]
-        scale = sign * description.scale
+        scale = sign * description.scale.factor
         ends = sorted((scale * float(low[number]) + 0.0, scale * float(high[number]) + 0.0))
         lines.append(
             {

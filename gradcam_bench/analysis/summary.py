@@ -16,12 +16,8 @@ from gradcam_bench.analysis.intervals import (
     mean_estimates,
     resample_counts,
 )
-from gradcam_bench.analysis.metrics import (
-    METRICS,
-    Metric,
-    metric_of,
-    oracle_name,
-)
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import METRICS, metric_of, oracle_name
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc, pxap
 from gradcam_bench.localization.protocol import Protocol
@@ -192,7 +188,7 @@ def _line(pair: Cell, name: str, metric: Metric, estimate: Estimate) -> dict[str
     value, low, high = estimate.value, estimate.low, estimate.high
     if metric.complement:
         value, low, high = 1 - value, 1 - high, 1 - low
-    scale = metric.scale
+    scale = metric.scale.factor
     ends = (scale * value, scale * low, scale * high)
     return dict(
         zip(SUMMARY_COLUMNS, (*pair, name, *ends, estimate.n, estimate.n_undefined), strict=True)

@@ -317,7 +317,7 @@ def test_several_runs_give_joined_tables_tests_figures_and_how_they_were_made(pa
     assert joined["value"].tolist() == pytest.approx(pd.concat(each)["value"].tolist(), nan_ok=True)
     paired = pd.read_csv(folder / "paired.csv")
     assert list(paired["metric"].unique()) == [
-        "gt_known_loc_err", "mean_box_iou", "energy_in_box", "insertion_auc", "deletion_auc",
+        "gt_known_loc_err", "mean_box_iou", "energy_in_box", "deletion_auc", "insertion_auc",
     ]  # fmt: skip
     assert set(paired["n_left_out"]) == {20 + 1}  # 60 and 40 images, one of them broken
     assert {path.name for path in (folder / "figures").iterdir()} == {
