@@ -127,7 +127,7 @@ def _images(
 def _protocol(
     row: Mapping[Hashable, Any], ours: Mapping[Hashable, Any], run: Mapping[str, Any]
 ) -> list[str]:
-    """Return what differs in how maps were scored."""
+    """Return what differs in how maps were scored; nothing for metrics of the network alone."""
     metric, there = row["metric"], row["protocol"]
     if "classification" in metric_of(metric).roles:
         return []
