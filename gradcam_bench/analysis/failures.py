@@ -41,7 +41,7 @@ def failures_of(
     Args:
         rows: of one run, one per image, method and layer.
         cell: method and layer.
-        class_names: by class number; without them classes are told by number.
+        class_names: by class number; a class without one is told by its number.
     """
     broken = rows[rows["error"].notna()] if "error" in rows else rows.assign(error=None)[:0]
     mine = cell_rows(rows, cell)
@@ -130,7 +130,7 @@ def worst_classes(
     Args:
         rows: of one run.
         cell: method and layer.
-        class_names: by class number; without them classes are told by number.
+        class_names: by class number; a class without one is told by its number.
         least: a class with fewer images is left out.
         limit: how many classes are told.
 
@@ -143,7 +143,7 @@ def worst_classes(
     means = good.groupby("label")["box_iou"].agg(["mean", "count"])
     means = means[means["count"] >= least].sort_values("mean", kind="stable").head(limit)
     names = [
-        str(class_names[int(label)]) if class_names is not None else f"class {label:g}"
+        str(class_names[int(label)]) if label < len(class_names or ()) else f"class {label:g}"
         for label in means.index
     ]
     return pd.DataFrame(
