@@ -142,8 +142,9 @@ def worst_classes(
         return pd.DataFrame(columns=["class", METRICS["mean_box_iou"].title, "images"])
     means = good.groupby("label")["box_iou"].agg(["mean", "count"])
     means = means[means["count"] >= least].sort_values("mean", kind="stable").head(limit)
+    known = class_names or ()
     names = [
-        str(class_names[int(label)]) if label < len(class_names or ()) else f"class {label:g}"
+        str(known[int(label)]) if label < len(known) else f"class {label:g}"
         for label in means.index
     ]
     return pd.DataFrame(
