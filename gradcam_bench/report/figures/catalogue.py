@@ -1,58 +1,25 @@
-"""Figures from stored rows; nothing here imports torch.
+"""Which figures one run or several allow, and what is written below each of them.
 
-Every function takes frames and returns a Figure or the Axes it drew on; `write_figures` writes what
-a run allows.
+To add a figure is to write a function that draws it from frames, to add its line to `run_figures`
+or `joint_figures`, and its caption to `CAPTIONS`. Nothing here computes: the frames are attributes
+of `Analysis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradcam_bench.analysis import best
-from gradcam_bench.analysis.metrics import METRICS, described
-from gradcam_bench.analysis.stored_run import Run, joined_summary, load_run
-from gradcam_bench.errors import UserError
+from gradcam_bench.analysis.analysis import Analysis
+from gradcam_bench.analysis.metrics import described, metrics_with
+from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.names import CONTROLS
-from gradcam_bench.report.figures import style
-from gradcam_bench.report.figures.comparisons import (
-    SWEEP,
-    architectures,
-    cost_vs_quality,
-    heat_table,
-    layer_sweep,
-    paired_differences,
-)
+from gradcam_bench.report.figures import comparisons, scores, style
 from gradcam_bench.report.figures.gallery import gallery
-from gradcam_bench.report.figures.scores import (
-    DISTRIBUTIONS,
-    accuracy_vs_iou,
-    accuracy_vs_threshold,
-    faithfulness_curves,
-    score_distributions,
-)
-from gradcam_bench.store.rows import measured, scored
-
-__all__ = [
-    "CAPTIONS",
-    "accuracy_vs_iou",
-    "accuracy_vs_threshold",
-    "architectures",
-    "cost_vs_quality",
-    "faithfulness_curves",
-    "gallery",
-    "heat_table",
-    "joint_figures",
-    "layer_sweep",
-    "paired_differences",
-    "run_figures",
-    "score_distributions",
-    "write_figures",
-]
+from gradcam_bench.store.rows import measured
 
 CAPTIONS = {
     "architectures": "Runs side by side, each method at its best layer; bars: 95 % intervals.",
@@ -68,97 +35,114 @@ CAPTIONS = {
     "gallery": "Best, median and worst images of the gallery.",
 }
 
-
-def write_figures(directory: str | Path | Run) -> list[Path]:
-    """Write every figure that a run's rows allow to directory/figures, as PNG and PDF.
-
-    Args:
-        directory: of a run, or the run as read; then the report finds the figures drawn.
-
-    Returns:
-        The files, in the order of writing.
-    """
-    run = directory if isinstance(directory, Run) else load_run(directory)
-    written: list[Path] = []
-    for name, draw in run_figures(run).items():
-        written += style.save(draw(), run.directory / "figures" / name)
-    return written
+Draw = Callable[[], "Figure | Axes"]
 
 
-def run_figures(run: Run) -> dict[str, Callable[[], Figure]]:
-    """Return how to draw each figure that one run allows, by file name."""
-    rows = scored(run.rows)
-    found: dict[str, Callable[[], Figure]] = {}
-    network = run.summary[~run.summary["method"].isin(CONTROLS)]
-    if network["layer"].nunique() > 1 and set(SWEEP) & set(network["metric"]):
-        found["layer_sweep"] = partial(layer_sweep, run.summary)
-    tests = best.comparison([run], "gt_known_loc_err")
-    if len(tests):
-        found["paired_differences"] = partial(_of_axes, paired_differences, tests)
-    if any(measured(rows, METRICS[name].column) for name in DISTRIBUTIONS):
-        found["score_distributions"] = partial(score_distributions, rows)
-    if measured(rows, "deletion_curve"):
-        found["faithfulness_curves"] = partial(faithfulness_curves, rows)
-    if measured(rows, "box_iou"):
-        level = described("gt_known_loc_err", run.protocols).iou_levels[0]
-        found["accuracy_vs_iou"] = partial(_of_axes, partial(accuracy_vs_iou, level=level), rows)
-    swept = [p for p in run.protocols.values() if measured(rows, f"iou_hits@{p.name}")]
-    if swept:
-        found["accuracy_vs_threshold"] = partial(accuracy_vs_threshold, rows, swept[0])
-    if len(run.pictures) and measured(rows, "box_iou"):
-        names = run.run.get("class_names")
-        found["gallery"] = partial(gallery, run.pictures, rows, class_names=names)
-    return {name: partial(_once, run, name, draw) for name, draw in found.items()}
-
-
-def _once(run: Run, name: str, draw: Callable[[], Figure]) -> Figure:
-    if name not in run.drawn:
-        run.drawn[name] = draw()
-    return run.drawn[name]
-
-
-def joint_figures(
-    runs: Sequence[Run], tests: Mapping[str, pd.DataFrame]
-) -> dict[str, Callable[[], Figure]]:
-    """Return how to draw each figure that several runs allow together, by name.
+def run_figures(analysis: Analysis, run: Run) -> dict[str, Draw]:
+    """Return how to draw each figure that one run allows, by file name.
 
     Args:
-        runs: several.
-        tests: from `findings.comparisons`.
+        analysis: of this run, alone or among others.
+        run: one of its runs.
     """
-    summary = joined_summary(runs)
-    try:
-        metric = best.best_cell(runs).metric.name
-    except UserError:
-        return {}
-    found: dict[str, Callable[[], Figure]] = {}
-    found["architectures"] = partial(_of_axes, partial(architectures, metric=metric), summary)
-    if metric != "insertion_auc" and "insertion_auc" in set(summary["metric"]):
-        drawn = partial(architectures, metric="insertion_auc")
-        found["architectures_insertion_auc"] = partial(_of_axes, drawn, summary)
-    network = summary[~summary["method"].isin(CONTROLS)]
-    if network.groupby("run")["layer"].nunique().max() > 1:
-        method = str(network["method"].iloc[0])
-        drawn = partial(heat_table, metric=metric, method=method)
-        found["heat_table"] = partial(_of_axes, drawn, summary)
-    costs = _costs(runs)
-    if len(costs) == len(runs):
-        found["cost_vs_quality"] = partial(_of_axes, partial(cost_vs_quality, metric=metric), costs)
-    if metric in tests:
-        found["paired_differences"] = partial(_of_axes, paired_differences, tests[metric])
+    name, note = run.name, left_out_note(analysis, run)
+    found = _summary_figures(analysis, run)
+    distributions, curves = analysis.distributions[name], analysis.curves[name]
+    if len(distributions):
+        found["score_distributions"] = lambda: scores.score_distributions(distributions, note=note)
+    if len(curves):
+        found["faithfulness_curves"] = lambda: scores.faithfulness_curves(curves, note=note)
+    found |= _box_figures(analysis, run, note)
+    if len(run.pictures) and measured(run.rows, "box_iou"):
+        cell, names = analysis.failures[name].cell, run.run.get("class_names")
+        if cell in _cells(run.pictures):
+            found["gallery"] = lambda: gallery(
+                run.pictures, run.rows, cell=cell, class_names=names
+            )
     return found
 
 
-def _of_axes(draw: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> Figure:
-    return style.figure_of(draw(frame))  # type: ignore[arg-type]
+def _cells(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(frame["method"], frame["layer"], strict=True))
 
 
-def _costs(runs: Sequence[Run]) -> pd.DataFrame:
-    lines = []
-    for run in runs:
-        seconds, n = run.run.get("seconds"), run.run.get("n_images")
-        if seconds and n:
-            line = best.best_cell([run]).line
-            kept = {key: line[key] for key in ("value", "ci_low", "ci_high")}
-            lines.append({"name": run.name, "seconds": seconds / n, **kept})
-    return pd.DataFrame(lines)
+def left_out_note(analysis: Analysis, run: Run) -> str:
+    """Return how many pairs of method and layer the figures of a run leave out, if any."""
+    count = analysis.drawn[run.name].left_out
+    return f"{count} more pairs of method and layer are not drawn" if count else ""
+
+
+def _summary_figures(analysis: Analysis, run: Run) -> dict[str, Draw]:
+    """Return the figures of a run that its summary and its tests allow."""
+    found: dict[str, Draw] = {}
+    network = run.summary[~run.summary["method"].isin(CONTROLS)]
+    if network["layer"].nunique() > 1 and set(metrics_with("sweep")) & set(network["metric"]):
+        drawn = [method for method, _ in analysis.drawn[run.name].cells if method not in CONTROLS]
+        methods = list(dict.fromkeys(drawn))
+        more = network["method"].nunique() - len(methods)
+        note = f"{more} more methods are not drawn" if more else ""
+        found["layer_sweep"] = lambda: comparisons.layer_sweep(
+            run.summary, methods=methods, note=note
+        )
+    best = analysis.best_of[run.name]
+    if not analysis.several and best is not None and best.metric.name in analysis.tests:
+        tests = analysis.tests[best.metric.name]
+        found["paired_differences"] = lambda: comparisons.paired_differences(
+            tests, always=_names(analysis, run)
+        )
+    return found
+
+
+def _names(analysis: Analysis, run: Run) -> list[str]:
+    """Return the drawn cells of a run as its tests name them."""
+    return [
+        cell[0] if cell[0] in CONTROLS else f"{cell[0]}, {cell[1]}"
+        for cell in analysis.drawn[run.name].cells
+    ]
+
+
+def _box_figures(analysis: Analysis, run: Run, note: str) -> dict[str, Draw]:
+    """Return the figures of a run's boxes, against the IoU and against the threshold."""
+    found: dict[str, Draw] = {}
+    by_iou, by_threshold = analysis.iou_curves[run.name], analysis.threshold_curves[run.name]
+    if len(by_iou):
+        level = described("gt_known_loc_err", run.protocols).iou_levels[0]
+        found["accuracy_vs_iou"] = lambda: scores.accuracy_vs_iou(by_iou, level=level, note=note)
+    for number, (protocol, curves) in enumerate(by_threshold.groupby("protocol", sort=False)):
+        file = f"accuracy_vs_threshold_{protocol}" if number else "accuracy_vs_threshold"
+        found[file] = lambda curves=curves: scores.accuracy_vs_threshold(curves, note=note)
+    return found
+
+
+def caption(name: str) -> str:
+    """Return what is written below a figure; of further protocols, as below the first."""
+    return CAPTIONS[name if name in CAPTIONS else "accuracy_vs_threshold"]
+
+
+def joint_figures(analysis: Analysis) -> dict[str, Draw]:
+    """Return how to draw each figure that several runs allow together, by file name."""
+    if analysis.best is None:
+        return {}
+    summary, metric = analysis.summary, analysis.best.metric.name
+    found: dict[str, Draw] = {}
+    for name in dict.fromkeys((metric, "insertion_auc")):
+        if name in set(summary["metric"]):
+            file = "architectures" if name == metric else f"architectures_{name}"
+            found[file] = lambda name=name: comparisons.architectures(summary, metric=name)
+    network = summary[~summary["method"].isin(CONTROLS)]
+    if network.groupby("run")["layer"].nunique().max() > 1:
+        method = str(analysis.best.cell[0])
+        found["heat_table"] = lambda: comparisons.heat_table(summary, metric=metric, method=method)
+    costs = analysis.costs[analysis.costs["metric"] == metric]
+    if len(costs) == len(analysis.runs):
+        found["cost_vs_quality"] = lambda: comparisons.cost_vs_quality(costs)
+    if metric in analysis.tests:
+        tests = analysis.tests[metric]
+        found["paired_differences"] = lambda: comparisons.paired_differences(tests)
+    return found
+
+
+def drawn(draw: Draw) -> Figure:
+    """Draw a figure and solve its layout."""
+    made = draw()
+    return style.settle(made if isinstance(made, Figure) else style.figure_of(made))
