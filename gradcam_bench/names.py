@@ -17,9 +17,20 @@ Row = dict[str, Any]
 """The columns of one image, method and layer, by name."""
 
 
-def cell_name(cell: Cell) -> str:
-    """Return "method, layer", or the method alone for a control."""
-    return cell[0] if cell[0] in CONTROLS else f"{cell[0]}, {cell[1]}"
+def cell_name(cell: Cell, *, run: str = "") -> str:
+    """Return "method, layer", or the method alone for a control.
+
+    Args:
+        cell: method and layer.
+        run: the name of the run, put in front where there are several.
+    """
+    name = cell[0] if cell[0] in CONTROLS else f"{cell[0]}, {cell[1]}"
+    return f"{run}, {name}" if run else name
+
+
+def is_control(name: str) -> bool:
+    """Return whether a name from `cell_name` is that of a control."""
+    return name.rpartition(", ")[2] in CONTROLS
 
 
 def column_of(base: str, protocol: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pandas as pd
 
 from gradcam_bench.analysis import best, curves, failures, published
 from gradcam_bench.analysis.best import Best
+from gradcam_bench.analysis.coincidence import Coincidence, coinciding
 from gradcam_bench.analysis.drawn_cells import Drawn, drawn_cells
-from gradcam_bench.analysis.metrics import metrics_with
+from gradcam_bench.analysis.metrics import metric_of, metrics_with
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.stored_run import Run, joined_summary, load_runs
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import CONTROLS, Cell
@@ -49,6 +51,7 @@ class Analysis:
     """
 
     runs: tuple[Run, ...]
+    _compared: dict[str, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def several(self) -> bool:
@@ -62,24 +65,59 @@ class Analysis:
 
     @cached_property
     def best(self) -> Best | None:
-        """The best cell of all runs; None with controls only, or without a common score."""
-        return _or_none(self.runs)
+        """The best cell of all runs and its ties; None without a score that all runs share."""
+        found = _or_none(self.runs)
+        if found is None:
+            return None
+        compared = self.compared(found.metric.name)
+        return best.with_ties(found, compared, several=self.several)
 
     @cached_property
     def best_of(self) -> dict[str, Best | None]:
         """The best cell of each run, by the run's name."""
-        return {run.name: _or_none([run]) for run in self.runs}
+        if not self.several:
+            return {self.runs[0].name: self.best}
+        return {run.name: self.alone[run.name].best for run in self.runs}
+
+    @cached_property
+    def alone(self) -> dict[str, Analysis]:
+        """The analysis of each run by itself, by the run's name; of one run it is this one."""
+        if not self.several:
+            return {self.runs[0].name: self}
+        return {run.name: Analysis((run,)) for run in self.runs}
 
     @cached_property
     def tests(self) -> dict[str, pd.DataFrame]:
-        """Every cell against the best on common images, by metric (`best.comparisons`)."""
-        return best.comparisons(self.runs)
+        """Every cell against the best on common images, by tested metric (`compared`)."""
+        found = {name: self.compared(name) for name in best.tested(self.runs)}
+        return {name: frame for name, frame in found.items() if len(frame)}
 
     @cached_property
     def oracle_differences(self) -> dict[str, pd.DataFrame]:
         """Differences of accuracies at thresholds chosen on these images, by metric."""
-        found = {name: best.oracle_differences(self.runs, name) for name in best.oracles(self.runs)}
+        found = {name: self.compared(name) for name in oracles(self.runs)}
         return {name: frame for name, frame in found.items() if len(frame)}
+
+    def compared(self, metric: str) -> pd.DataFrame:
+        """Return every cell against the best by one metric, computed when first asked for.
+
+        Args:
+            metric: a name of the summary.
+
+        Returns:
+            The frame of `best.comparison`, or of `oracle_differences` for a metric whose threshold
+            was chosen on these images; empty where nothing can be compared.
+        """
+        if metric not in self._compared:
+            oracle = metric_of(metric).kind == "oracle"
+            compare = oracle_differences if oracle else best.comparison
+            self._compared[metric] = compare(self.runs, metric)
+        return self._compared[metric]
+
+    @cached_property
+    def coincide(self) -> dict[str, list[Coincidence]]:
+        """Methods of equal scores at a layer (`coincidence.coinciding`), by the run's name."""
+        return {run.name: coinciding(run.rows) for run in self.runs}
 
     @cached_property
     def papers(self) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from gradcam_bench.store.rows import (
     level_masks,
     measured,
     scored,
+    sweep_column,
 )
 
 FAITHFULNESS = ("deletion", "insertion")
@@ -102,7 +103,7 @@ def threshold_curves(rows: pd.DataFrame, cells: Sequence[Cell], protocol: Protoc
         threshold of the largest share. Empty where the rows were not swept under the protocol.
     """
     good = scored(rows)
-    column = f"iou_hits@{protocol.name}"
+    column = sweep_column(protocol.name)
     if not measured(good, column):
         return _joined([], THRESHOLD_COLUMNS)
     swept = good[good[column].notna()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradcam_bench.analysis.metric import PERCENT, Metric
+from gradcam_bench.store.rows import sweep_column
 
 _ILSVRC = "Russakovsky et al. 2015 (ILSVRC), 4.1"
 
@@ -97,8 +98,8 @@ LOCALIZATION = (
         roles=frozenset({"gallery"}),
     ),
     Metric(
-        name="max_box_acc", title="MaxBoxAcc, oracle", kind="oracle", column="iou_hits@wsol_v1",
-        better="higher", scale=PERCENT, source=_CHOE,
+        name="max_box_acc", title="MaxBoxAcc, oracle", kind="oracle",
+        column=sweep_column("wsol_v1"), better="higher", scale=PERCENT, source=_CHOE,
         wording="boxes right at IoU {iou}, at the best threshold for these very images (oracle"
         " threshold)",
         protocol="wsol_v1", iou_levels=(0.5,),
@@ -106,7 +107,7 @@ LOCALIZATION = (
     ),
     Metric(
         name="max_box_acc_v2", title="MaxBoxAccV2, oracle", kind="oracle",
-        column="iou_hits@wsol_v2", better="higher", scale=PERCENT, source=_CHOE,
+        column=sweep_column("wsol_v2"), better="higher", scale=PERCENT, source=_CHOE,
         wording="mean over IoU {iou} of the boxes right at each level's best threshold (oracle)",
         protocol="wsol_v2", iou_levels=(0.3, 0.5, 0.7),
         roles=frozenset({"headline", "judge", "readme", "theory", "papers"}),

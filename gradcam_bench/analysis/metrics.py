@@ -6,8 +6,10 @@ say in which tables, tests and figures it takes part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+import pandas as pd
 
 from gradcam_bench.analysis.faithfulness_metrics import FAITHFULNESS, MAP
 from gradcam_bench.analysis.localization_metrics import LOCALIZATION
@@ -102,6 +104,18 @@ def names_of(base: str, have: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(have))
     further = [name for name in names if name != base and base_and_protocol(name)[0] == base]
     return [name for name in names if name == base] + (further if METRICS[base].protocol else [])
+
+
+def shared_names(bases: Iterable[str], summaries: Sequence[pd.DataFrame]) -> list[str]:
+    """Return the names, under whatever protocol, that every summary has of some metrics.
+
+    Args:
+        bases: names of METRICS.
+        summaries: tidy summaries with a column `metric`, one or more.
+    """
+    have = [set(summary["metric"]) for summary in summaries]
+    names = [name for base in bases for name in names_of(base, summaries[0]["metric"])]
+    return [name for name in names if all(name in there for there in have)]
 
 
 def described(name: str, protocols: Mapping[str, Protocol] | None = None) -> Metric:

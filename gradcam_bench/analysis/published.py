@@ -18,7 +18,7 @@ from gradcam_bench.analysis import comparability
 from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.protocol import run_protocols
-from gradcam_bench.names import CONTROLS
+from gradcam_bench.names import CONTROLS, column_of
 
 COLUMNS = (
     "suite", "paper", "model", "method", "layer", "metric", "ours", "ci_low", "ci_high", "n",
@@ -135,7 +135,7 @@ def _ours(
     protocols = list(run_protocols(run))
     name = row["metric"]
     if row["protocol"] in protocols[1:] and not metric_of(name).protocol:
-        name = f"{row['metric']}@{row['protocol']}"
+        name = column_of(row["metric"], row["protocol"])
     found = summary[(summary["metric"] == name) & summary["value"].notna()]
     if row["method"]:
         mine = found["method"] == row["method"]

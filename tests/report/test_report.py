@@ -9,7 +9,8 @@ import pytest
 from stored import CELLS, PROTOCOLS, break_image, make_pictures, make_rows, run_json, store_run
 
 from gradcam_bench.analysis import failures, intervals, stored_run
-from gradcam_bench.analysis.best import best_cell, comparisons, oracle_differences, oracles
+from gradcam_bench.analysis.best import best_cell, comparisons
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import answers, gallery, write
