@@ -24,6 +24,7 @@ import pandas as pd
 
 from gradcam_bench import api
 from gradcam_bench.analysis import published
+from gradcam_bench.analysis.metric import number_text
 from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import write
@@ -153,7 +154,6 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     lines = []
     for row in table.to_dict("records"):
         metric = metric_of(row["metric"])
-        again = row["reproduction"]
         interval = metric.interval_text(row["ci_low"], row["ci_high"])
         why = (
             "yes" if row["comparable"] == "yes" else f"no ({reasons.index(row['comparable']) + 1})"
@@ -165,8 +165,8 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
                 "metric": metric.title,
                 "ours": f"{metric.text(row['ours'])} {interval}",
                 "published": f"{metric.text(row['published'])}, {row['model']}",
-                "reproduction": metric.text(again),
-                "difference": f"{row['difference']:+.{1 if metric.unit == '%' else 3}f}",
+                "reproduction": metric.text(row["reproduction"]),
+                "difference": number_text(row["difference"], metric.digits, sign=True),
                 "comparable": why,
             }
         )

@@ -131,6 +131,18 @@ class Analysis:
         return pd.concat(named, ignore_index=True) if named else pd.DataFrame()
 
     @cached_property
+    def other_networks(self) -> pd.DataFrame:
+        """What papers report of other networks, beside the run of the best cell.
+
+        Lines of `published.compare` but those of other images; empty without a best cell.
+        """
+        if self.best is None:
+            return pd.DataFrame()
+        run = self.best.run
+        lines = published.compare(run.summary, run.run, any_model=True)
+        return lines[~lines["comparable"].str.contains("other images")]
+
+    @cached_property
     def failures(self) -> dict[str, Failures]:
         """Where each run's best cell fails, by the run's name."""
         return {run.name: _failures(run, self.best_of[run.name]) for run in self.runs}

@@ -70,7 +70,7 @@ def _jpeg(png: bytes) -> bytes:
 def charts_of(figures: Mapping[str, catalogue.Draw]) -> list[Chart]:
     """Draw every figure of `catalogue.run_figures` or `catalogue.joint_figures`."""
     return [
-        Chart(name, catalogue.caption(name), catalogue.drawn(draw))
+        Chart(name, catalogue.CAPTIONS[name], catalogue.drawn(draw))
         for name, draw in figures.items()
     ]
 

@@ -78,7 +78,7 @@ def finish_several(directories: Sequence[str | Path], output: Path, *, command: 
     analysis = analyse(directories)
     told, charts = [], {}
     for run in analysis.runs:
-        text, charts[run.name] = _finish(Analysis((run,)))
+        text, charts[run.name] = _finish(analysis.alone[run.name])
         told.append(text)
     if analysis.several:
         write_joint(analysis, charts, output, command=command)
@@ -158,7 +158,7 @@ def write_report(
     """
     analysis = found if isinstance(found, Analysis) else analyse(found)
     output = Path(output)
-    charts = {run.name: run_charts(Analysis((run,))) for run in analysis.runs}
+    charts = {name: run_charts(alone) for name, alone in analysis.alone.items()}
     if analysis.several:
         return write_joint(analysis, charts, output, command=command)
     output.parent.mkdir(parents=True, exist_ok=True)

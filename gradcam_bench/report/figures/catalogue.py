@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from gradcam_bench.analysis.analysis import Analysis
 from gradcam_bench.analysis.metrics import described, metrics_with
 from gradcam_bench.analysis.stored_run import Run
-from gradcam_bench.names import CONTROLS
+from gradcam_bench.names import CONTROLS, cell_name
 from gradcam_bench.report.figures import comparisons, scores, style
 from gradcam_bench.report.figures.gallery import gallery
-from gradcam_bench.store.rows import measured
+from gradcam_bench.store.rows import cell_rows, measured
 
 CAPTIONS = {
     "architectures": "Runs side by side, each method at its best layer; bars: 95 % intervals.",
@@ -31,92 +31,77 @@ CAPTIONS = {
     "score_distributions": "How scores spread over the images; lines inside are quartiles.",
     "faithfulness_curves": "Mean deletion and insertion curves; bands are 95 % intervals.",
     "accuracy_vs_iou": "Boxes that are right, against the IoU asked for (dotted: the protocol's).",
-    "accuracy_vs_threshold": "Boxes that are right, against the threshold of the map.",
+    "accuracy_vs_threshold": "Boxes that are right, against the threshold of the map, under the "
+    "first protocol that sweeps thresholds.",
     "gallery": "Best, median and worst images of the gallery.",
 }
 
 Draw = Callable[[], "Figure | Axes"]
 
 
-def run_figures(analysis: Analysis, run: Run) -> dict[str, Draw]:
+def run_figures(analysis: Analysis) -> dict[str, Draw]:
     """Return how to draw each figure that one run allows, by file name.
 
     Args:
-        analysis: of this run, alone or among others.
-        run: one of its runs.
+        analysis: of one run.
     """
-    name, note = run.name, left_out_note(analysis, run)
-    found = _summary_figures(analysis, run)
+    (run,) = analysis.runs
+    name, count = run.name, analysis.drawn[run.name].left_out
+    note = f"{count} more pairs of method and layer are not drawn" if count else ""
+    found = _sweep_and_tests(analysis, run)
     distributions, curves = analysis.distributions[name], analysis.curves[name]
     if len(distributions):
         found["score_distributions"] = lambda: scores.score_distributions(distributions, note=note)
     if len(curves):
         found["faithfulness_curves"] = lambda: scores.faithfulness_curves(curves, note=note)
     found |= _box_figures(analysis, run, note)
-    if len(run.pictures) and measured(run.rows, "box_iou"):
-        cell, names = analysis.failures[name].cell, run.run.get("class_names")
-        if cell in _cells(run.pictures):
+    cell, names = analysis.failures[name].cell, run.run.get("class_names")
+    if len(run.pictures) and measured(cell_rows(run.pictures, cell), "heatmap"):
+        if measured(cell_rows(run.rows, cell), "box_iou"):
             found["gallery"] = lambda: gallery(
                 run.pictures, run.rows, cell=cell, class_names=names
             )
     return found
 
 
-def _cells(frame: pd.DataFrame) -> set[tuple[str, str]]:
-    return set(zip(frame["method"], frame["layer"], strict=True))
-
-
-def left_out_note(analysis: Analysis, run: Run) -> str:
-    """Return how many pairs of method and layer the figures of a run leave out, if any."""
-    count = analysis.drawn[run.name].left_out
-    return f"{count} more pairs of method and layer are not drawn" if count else ""
-
-
-def _summary_figures(analysis: Analysis, run: Run) -> dict[str, Draw]:
+def _sweep_and_tests(analysis: Analysis, run: Run) -> dict[str, Draw]:
     """Return the figures of a run that its summary and its tests allow."""
     found: dict[str, Draw] = {}
+    drawn = analysis.drawn[run.name].cells
     network = run.summary[~run.summary["method"].isin(CONTROLS)]
     if network["layer"].nunique() > 1 and set(metrics_with("sweep")) & set(network["metric"]):
-        drawn = [method for method, _ in analysis.drawn[run.name].cells if method not in CONTROLS]
-        methods = list(dict.fromkeys(drawn))
+        methods = list(dict.fromkeys(method for method, _ in drawn if method not in CONTROLS))
         more = network["method"].nunique() - len(methods)
         note = f"{more} more methods are not drawn" if more else ""
         found["layer_sweep"] = lambda: comparisons.layer_sweep(
             run.summary, methods=methods, note=note
         )
-    best = analysis.best_of[run.name]
-    if not analysis.several and best is not None and best.metric.name in analysis.tests:
-        tests = analysis.tests[best.metric.name]
-        found["paired_differences"] = lambda: comparisons.paired_differences(
-            tests, always=_names(analysis, run)
-        )
+    tests = _judged(analysis)
+    if tests is not None:
+        names = [cell_name(cell) for cell in drawn]
+        found["paired_differences"] = lambda: comparisons.paired_differences(tests, always=names)
     return found
 
 
-def _names(analysis: Analysis, run: Run) -> list[str]:
-    """Return the drawn cells of a run as its tests name them."""
-    return [
-        cell[0] if cell[0] in CONTROLS else f"{cell[0]}, {cell[1]}"
-        for cell in analysis.drawn[run.name].cells
-    ]
+def _judged(analysis: Analysis) -> pd.DataFrame | None:
+    """Return the paired tests of the metric that judges; None where there are none."""
+    return analysis.tests.get(analysis.best.metric.name) if analysis.best else None
 
 
 def _box_figures(analysis: Analysis, run: Run, note: str) -> dict[str, Draw]:
-    """Return the figures of a run's boxes, against the IoU and against the threshold."""
+    """Return the figures of a run's boxes, against the IoU and against the threshold.
+
+    Of several protocols that sweep, the first is drawn; its name stands in the figure.
+    """
     found: dict[str, Draw] = {}
     by_iou, by_threshold = analysis.iou_curves[run.name], analysis.threshold_curves[run.name]
     if len(by_iou):
         level = described("gt_known_loc_err", run.protocols).iou_levels[0]
         found["accuracy_vs_iou"] = lambda: scores.accuracy_vs_iou(by_iou, level=level, note=note)
-    for number, (protocol, curves) in enumerate(by_threshold.groupby("protocol", sort=False)):
-        file = f"accuracy_vs_threshold_{protocol}" if number else "accuracy_vs_threshold"
-        found[file] = lambda curves=curves: scores.accuracy_vs_threshold(curves, note=note)
+    if len(by_threshold):
+        first = by_threshold[by_threshold["protocol"] == by_threshold["protocol"].iloc[0]]
+        found["accuracy_vs_threshold"] = lambda: scores.accuracy_vs_threshold(first, note=note)
     return found
-
-
-def caption(name: str) -> str:
-    """Return what is written below a figure; of further protocols, as below the first."""
-    return CAPTIONS[name if name in CAPTIONS else "accuracy_vs_threshold"]
 
 
 def joint_figures(analysis: Analysis) -> dict[str, Draw]:
@@ -136,8 +121,8 @@ def joint_figures(analysis: Analysis) -> dict[str, Draw]:
     costs = analysis.costs[analysis.costs["metric"] == metric]
     if len(costs) == len(analysis.runs):
         found["cost_vs_quality"] = lambda: comparisons.cost_vs_quality(costs)
-    if metric in analysis.tests:
-        tests = analysis.tests[metric]
+    tests = _judged(analysis)
+    if tests is not None:
         found["paired_differences"] = lambda: comparisons.paired_differences(tests)
     return found
 
