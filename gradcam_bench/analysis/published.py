@@ -8,7 +8,7 @@ wants checking before it is quoted; `kind` whether it is the "paper"'s own or an
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -78,14 +78,16 @@ def compare(
             raise UserError(f"no suite is called {suite!r}; there are: {', '.join(suites())}")
         table = table[table["suite"] == suite]
     lines = []
-    again = table[table["kind"] == "reproduction"]
+    measured = summary[summary["value"].notna()].to_dict("records")
+    again: dict[tuple[Any, ...], float] = {}
+    for row in table[table["kind"] == "reproduction"].to_dict("records"):
+        again.setdefault(_key(row), row["value"])
     for row in _leading(table).to_dict("records"):
         if row["model"] not in ("", run.get("model")) and not any_model:
             continue
-        ours = _ours(summary, run, row)
+        ours = _ours(measured, run, row)
         if ours is None and not keep_missing:
             continue
-        same = again[(again[["suite", "model", "method", "metric"]] == _key(row)).all(axis=1)]
         paper = row["kind"] == "paper"
         line: dict[str, Any] = {
             "suite": row["suite"],
@@ -95,7 +97,7 @@ def compare(
             "layer": row["layer"],
             "metric": row["metric"],
             "published": row["value"],
-            "reproduction": same["value"].iloc[0] if len(same) and paper else float("nan"),
+            "reproduction": again.get(_key(row), float("nan")) if paper else float("nan"),
             "source": row["source"],
             "comparable": "not run here",
         }
@@ -114,37 +116,49 @@ def compare(
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def _key(row: Mapping[Hashable, Any]) -> list[Any]:
-    return [row[name] for name in ("suite", "model", "method", "metric")]
+def _key(row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("suite", "model", "method", "metric"))
 
 
 def _leading(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the papers' numbers, and reproductions only of what no paper's number is known."""
     papers = table[table["kind"] == "paper"]
-    known = {tuple(_key(row)) for row in papers.to_dict("records")}
+    known = {_key(row) for row in papers.to_dict("records")}
     alone = [
-        row["kind"] == "paper" or tuple(_key(row)) not in known for row in table.to_dict("records")
+        row["kind"] == "paper" or _key(row) not in known for row in table.to_dict("records")
     ]
     return table[alone]
 
 
 def _ours(
-    summary: pd.DataFrame, run: Mapping[str, Any], row: Mapping[Hashable, Any]
+    measured: Sequence[dict[Hashable, Any]], run: Mapping[str, Any], row: Mapping[Hashable, Any]
 ) -> dict[Hashable, Any] | None:
-    """Return our line for a published one: its protocol and layer where they were run."""
+    """Return our line for a published one: its protocol and layer where they were run.
+
+    Args:
+        measured: the lines of our summary that have a value.
+        run: the content of run.json.
+        row: a line of published.csv.
+    """
     protocols = list(run_protocols(run))
     name = row["metric"]
     if row["protocol"] in protocols[1:] and not metric_of(name).protocol:
         name = column_of(row["metric"], row["protocol"])
-    found = summary[(summary["metric"] == name) & summary["value"].notna()]
+    found = [line for line in measured if line["metric"] == name]
     if row["method"]:
-        mine = found["method"] == row["method"]
-        if row["method"] == "cam" and run.get("model") in _POOLED:
-            pooled = found["layer"] == comparability.default_layer(str(run["model"]))
-            mine |= (found["method"] == "grad_cam") & pooled
-        found = found[mine]
-    if row["layer"] and (found["layer"] == row["layer"]).any():
-        found = found[found["layer"] == row["layer"]]
+        found = [line for line in found if _is_method(line, run, str(row["method"]))]
+    same_layer = [line for line in found if line["layer"] == row["layer"]]
+    if row["layer"] and same_layer:
+        found = same_layer
     elif not row["method"]:
-        found = found[~found["method"].isin(CONTROLS)]
-    return found.to_dict("records")[-1] if len(found) else None
+        found = [line for line in found if line["method"] not in CONTROLS]
+    return found[-1] if found else None
+
+
+def _is_method(line: Mapping[Hashable, Any], run: Mapping[str, Any], method: str) -> bool:
+    """Return whether a line is of a method; before global pooling Grad-CAM is CAM as well."""
+    if line["method"] == method:
+        return True
+    if method != "cam" or run.get("model") not in _POOLED or line["method"] != "grad_cam":
+        return False
+    return bool(line["layer"] == comparability.default_layer(str(run["model"])))

@@ -7,11 +7,13 @@ import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +29,11 @@ COLUMN = 3.5
 
 PAGE = 7.1
 """Width in inches of both columns."""
+
+FONT = "DejaVu Sans Latin"
+"""The font of all figures: DejaVu Sans cut by scripts/cut_font.py, which makes PDFs quick."""
+
+FONT_FILE = Path(__file__).with_name("DejaVuSansLatin.ttf")
 
 CONTROL_COLORS = {"random": "#b0b0b0", "center": "#6e6e6e"}
 
@@ -99,9 +106,15 @@ def colormap_bytes() -> str:
     return base64.b64encode(table.tobytes()).decode()
 
 
+@cache
+def _register_font() -> None:
+    font_manager.fontManager.addfont(FONT_FILE)
+
+
 @contextmanager
 def paper() -> Iterator[None]:
     """Draw in the shared style; the global style is left as found."""
+    _register_font()
     settings = {
         **sns.axes_style("ticks"),
         "font.size": 7,
@@ -112,7 +125,7 @@ def paper() -> Iterator[None]:
         "legend.fontsize": 6.5,
         "legend.title_fontsize": 6.5,
         "legend.frameon": False,
-        "font.sans-serif": ["DejaVu Sans"],
+        "font.sans-serif": [FONT, "DejaVu Sans"],
         "axes.linewidth": 0.6,
         "axes.spines.top": False,
         "axes.spines.right": False,
