@@ -89,35 +89,36 @@ def _defined_curves(rows: pd.DataFrame, cell: Cell, column: str) -> tuple[pd.Ind
     return pd.Index([image_id for image_id, _ in kept]), curves
 
 
-def threshold_curves(rows: pd.DataFrame, cells: Sequence[Cell], protocol: Protocol) -> pd.DataFrame:
-    """Return the share of boxes that are right at every threshold of a protocol that sweeps.
+def threshold_curves(
+    rows: pd.DataFrame, cells: Sequence[Cell], protocols: Sequence[Protocol]
+) -> pd.DataFrame:
+    """Return the share of boxes that are right at every threshold of protocols that sweep.
 
     Args:
-        rows: with the columns `iou_hits@P` and `max_level@P` of the protocol P.
+        rows: with the columns `iou_hits@P` and `max_level@P` of each protocol P.
         cells: whose curves are wanted.
-        protocol: with its IoU levels and thresholds.
+        protocols: with their IoU levels and thresholds; those that the rows were not swept under
+            are left out.
 
     Returns:
         Columns of `THRESHOLD_COLUMNS`: `level` is the IoU that a box has to reach, `threshold` a
         share of the map's maximum, `share` a percentage of images, and `best` is true at the first
-        threshold of the largest share. Empty where the rows were not swept under the protocol.
+        threshold of the largest share.
     """
     good = scored(rows)
-    column = sweep_column(protocol.name)
-    if not measured(good, column):
-        return _joined([], THRESHOLD_COLUMNS)
-    swept = good[good[column].notna()]
     frames = []
-    for cell in cells:
-        lines = cell_rows(swept, cell)
-        if lines.empty:
-            continue
-        found = max_box_acc.max_box_acc(*level_masks(lines, protocol.name), protocol)
-        for bit, level in enumerate(protocol.iou_levels):
-            share = 100 * found.curve[bit]
-            best = np.arange(len(share)) == share.argmax()
-            place = (protocol.name, level, *cell)
-            frames.append(_frame(THRESHOLD_COLUMNS, *place, found.thresholds, share, best))
+    for protocol in protocols:
+        column = sweep_column(protocol.name)
+        swept = good[good[column].notna()] if measured(good, column) else good[:0]
+        for cell in cells:
+            lines = cell_rows(swept, cell)
+            if lines.empty:
+                continue
+            found = max_box_acc.max_box_acc(*level_masks(lines, protocol.name), protocol)
+            for level, curve in zip(protocol.iou_levels, 100 * found.curve, strict=True):
+                best = np.arange(len(curve)) == curve.argmax()
+                place = (protocol.name, level, *cell)
+                frames.append(_frame(THRESHOLD_COLUMNS, *place, found.thresholds, curve, best))
     return _joined(frames, THRESHOLD_COLUMNS)
 
 

@@ -60,8 +60,10 @@ def oracle_differences(
         for cell in _best_layers(run.summary, metric)
     }
     ids = [index for index, _ in hits.values()]
-    common = reduce(lambda a, b: a.intersection(b, sort=False), ids) if len(ids) > 1 else ()
-    if len(common) == 0:
+    if len(ids) < 2:
+        return empty
+    common = reduce(lambda a, b: a.intersection(b, sort=False), ids)
+    if common.empty:
         return empty
     groups = group_codes(common, *(run.rows for run in runs))
     largest = 1 if groups is None else int(np.bincount(groups).max())

@@ -198,8 +198,9 @@ def _papers(analysis: Analysis, best: Best) -> Answer:
         )
         return Answer(question, f"{inside.sum()} of {len(same)}", text)
     text = f"No paper known to us reports {method} of {best.run.run.get('model', '?')}."
-    others = analysis.other_networks
-    others = others[others["method"] == method]
+    others = analysis.papers_beside[best.run.name]
+    elsewhere = others["comparable"].str.contains("other images")
+    others = others[others["method"].eq(method) & ~elsewhere]
     for name in metrics_with("papers"):
         text += _others(others[others["metric"] == name])
     for line in table.to_dict("records"):
