@@ -47,7 +47,7 @@ def run_figures(analysis: Analysis) -> dict[str, Draw]:
     """
     (run,) = analysis.runs
     name, count = run.name, analysis.drawn[run.name].left_out
-    note = f"{count} more pairs of method and layer are not drawn" if count else ""
+    note = style.left_out(count, "pair of method and layer", "pairs of method and layer")
     found = _sweep_and_tests(analysis, run)
     distributions, curves = analysis.distributions[name], analysis.curves[name]
     if len(distributions):
@@ -72,7 +72,7 @@ def _sweep_and_tests(analysis: Analysis, run: Run) -> dict[str, Draw]:
     if network["layer"].nunique() > 1 and set(metrics_with("sweep")) & set(network["metric"]):
         methods = list(dict.fromkeys(method for method, _ in drawn if method not in CONTROLS))
         more = network["method"].nunique() - len(methods)
-        note = f"{more} more methods are not drawn" if more else ""
+        note = style.left_out(more, "method", "methods")
         found["layer_sweep"] = lambda: comparisons.layer_sweep(
             run.summary, methods=methods, note=note
         )

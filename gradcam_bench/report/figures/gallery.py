@@ -149,7 +149,7 @@ def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[st
     return f"{score} {name}\n{seen}"
 
 
-def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 12) -> str:
+def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 11) -> str:
     if class_names is None or label >= len(class_names):
         return f"class {label}"
     name = str(class_names[label]).split(",")[0]

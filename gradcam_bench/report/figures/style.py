@@ -188,6 +188,13 @@ def title_above(figure: Figure, title: str) -> None:
         figure.suptitle(title, fontsize=6.5)
 
 
+def left_out(count: int, one: str, many: str) -> str:
+    """Return "3 more methods are not drawn"; empty where nothing is left out."""
+    if not count:
+        return ""
+    return f"1 more {one} is not drawn" if count == 1 else f"{count} more {many} are not drawn"
+
+
 def settle(figure: Figure) -> Figure:
     """Solve the layout of a figure and keep it, so that PNG and PDF need not solve it again."""
     engine = figure.get_layout_engine()
