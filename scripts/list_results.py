@@ -70,14 +70,13 @@ def papers(folder: Path) -> tuple[str, str]:
 
 
 def _against(name: str, lines: pd.DataFrame) -> str:
-    """Return "39.8 to 46.2 % here, 56.5 to 68.3 % there"."""
+    """Return "39.80 to 46.20 % here, 56.50 to 68.30 % there"."""
     metric = METRICS[name]
     spans = []
     for column in ("ours", "published"):
         low, high = lines[column].min(), lines[column].max()
-        start = metric.number(low)
         end = metric.text(high)
-        spans.append(end if low == high else f"{start} to {end}")
+        spans.append(end if low == high else f"{metric.number(low)} to {end}")
     return f"{spans[0]} here, {spans[1]} there"
 
 

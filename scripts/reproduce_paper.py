@@ -154,6 +154,7 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     lines = []
     for row in table.to_dict("records"):
         metric = metric_of(row["metric"])
+        again = row["reproduction"]
         interval = metric.interval_text(row["ci_low"], row["ci_high"])
         why = (
             "yes" if row["comparable"] == "yes" else f"no ({reasons.index(row['comparable']) + 1})"
@@ -165,7 +166,7 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
                 "metric": metric.title,
                 "ours": f"{metric.text(row['ours'])} {interval}",
                 "published": f"{metric.text(row['published'])}, {row['model']}",
-                "reproduction": metric.text(row["reproduction"]),
+                "reproduction": metric.text(again),
                 "difference": number_text(row["difference"], metric.digits, sign=True),
                 "comparable": why,
             }

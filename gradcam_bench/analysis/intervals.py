@@ -144,7 +144,9 @@ def mean_estimates(
 def best_threshold_samples(
     hits: list[np.ndarray], counts: np.ndarray, *, largest_group: int = 1
 ) -> tuple[float, np.ndarray]:
-    """Return the mean over IoU levels of the best threshold's accuracy, and the same of resamples.
+    """Return the accuracy at the best threshold, of all images and of every resample.
+
+    Where there are several IoU levels, each has its own best threshold and the mean is returned.
 
     The threshold is chosen again inside every resample, so that the spread includes the freedom of
     choosing it.
@@ -209,11 +211,12 @@ def best_threshold_estimate(
 
 
 def _contenders(hits: np.ndarray, largest_group: int = 1) -> np.ndarray:
-    """Keep the distinct thresholds that can win a resample.
+    """Return the columns of the distinct thresholds that may be the best one of some resample.
 
     A column whose paired deficit to the best is over 6 standard errors wins with probability
-    below 1e-8. At 50,000 images this leaves some 10 of 255 columns. The error of a mean over
-    groups is at most the root of the largest group's size times that over independent images.
+    below 1e-8, so it is left out (at 50,000 images some 10 of 255 columns stay). The error of a
+    mean over groups is at most the root of the largest group's size times that over independent
+    images.
     """
     change = np.r_[True, (hits[:, 1:] != hits[:, :-1]).any(axis=0)]
     columns = hits[:, change]

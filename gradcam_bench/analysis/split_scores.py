@@ -15,7 +15,9 @@ from gradcam_bench.store.rows import level_masks, measured, sweep_column
 
 
 def with_split_scores(rows: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a run with what the thresholds of another, if it was given one, score.
+    """Return the rows of a run with the scores of thresholds that were chosen on another run.
+
+    A run without `thresholds_from` keeps its rows as they are.
 
     Args:
         rows: one per image, method and layer.

@@ -21,7 +21,7 @@ from gradcam_bench.store.parts import read_gallery, read_rows, read_run
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One stored run with its summary.
 
     Attributes:
         name: the model's name; several runs of one model add what differs between them.
@@ -50,6 +50,10 @@ class Run:
 
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     """Read a run and summarize its rows anew.
+
+    Args:
+        directory: the output_dir of a run.
+        name: what to call it; by default its model.
 
     Raises:
         UserError: if the folder holds no run.
@@ -95,7 +99,7 @@ def load_runs(directories: Sequence[str | Path | Run]) -> list[Run]:
 
 
 def joined_summary(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the summaries of several runs below one another, with a column `run` in front."""
+    """Return the summaries of runs below one another, with a column `run` of their names first."""
     frames = []
     for run in runs:
         frame = run.summary.copy()

@@ -158,7 +158,7 @@ def _estimates(
 def _oracle(
     protocol: Protocol, largest_group: int, confidence: float
 ) -> Callable[[pd.DataFrame, np.ndarray], Estimate]:
-    """Return what scores the best threshold of a cell's rows."""
+    """Return a function that estimates the best threshold's accuracy from the rows of a cell."""
     assert protocol.interval is not None  # a protocol that sweeps has one
     levels, interval = len(protocol.iou_levels), protocol.interval
 
@@ -184,7 +184,15 @@ def _together(
     counts: np.ndarray,
     score: Callable[[pd.DataFrame, np.ndarray], Estimate],
 ) -> list[Estimate]:
-    """Score all images of a cell at once; resamples are those of the images in their order."""
+    """Return the estimate of every cell from all of its images at once.
+
+    Args:
+        rows: of the images that could be scored.
+        places: the cells and the images in their order.
+        column: what has to be defined for an image to count.
+        counts: (resamples, images) how often each image is drawn.
+        score: estimates from a cell's rows and the counts of its images.
+    """
     images = places.images
     found = []
     for pair in places.pairs:

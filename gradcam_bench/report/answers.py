@@ -144,10 +144,8 @@ def _test(line: Line, comparisons: int) -> str:
 def _needed(line: Line) -> str:
     """Return how many images would show a lead that is not certain."""
     needed = line.get("images_needed")
-    if needed is None or np.isnan(needed):
+    if needed is None or not np.isfinite(needed):
         return ""
-    if np.isinf(needed):
-        return " No number of images would show a lead of zero."
     return (
         f" About {needed:,.0f} images would show such a lead (power 0.8); {line['n']:,} were used."
     )

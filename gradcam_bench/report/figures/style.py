@@ -125,7 +125,7 @@ def paper() -> Iterator[None]:
         "legend.fontsize": 6.5,
         "legend.title_fontsize": 6.5,
         "legend.frameon": False,
-        "font.sans-serif": [FONT, "DejaVu Sans"],
+        "font.family": [FONT, "DejaVu Sans"],
         "axes.linewidth": 0.6,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -50,10 +51,8 @@ def p_text(p: float) -> str:
 
 
 def images_text(images: float) -> str:
-    """Return a number of images, "none suffices" where a difference of zero can never be shown."""
-    if pd.isna(images):
-        return UNDEFINED
-    return "none suffices" if images == float("inf") else f"{images:,.0f}"
+    """Return a number of images, "-" where no number of them would show the difference."""
+    return f"{images:,.0f}" if math.isfinite(images) else UNDEFINED
 
 
 def tests_table(analysis: Analysis) -> pd.DataFrame:

@@ -139,7 +139,7 @@
       element("div", image.id, "soft"),
     );
     const link = element("a", "#", "here");
-    link.href = address(image);
+    link.setAttribute("href", address(image));
     link.setAttribute("aria-label", `Link to ${image.id}`);
     link.addEventListener("click", (event) => event.stopPropagation());
     header.append(link);

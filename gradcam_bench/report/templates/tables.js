@@ -44,8 +44,7 @@
   document.querySelectorAll("figure .open").forEach((button) => {
     button.addEventListener("click", () => {
       const small = button.querySelector("img");
-      image.src = small.src;
-      image.alt = small.alt;
+      for (const name of ["src", "alt"]) image.setAttribute(name, small.getAttribute(name));
       dialog.classList.toggle("chart", button.parentElement.classList.contains("chart"));
       dialog.showModal();
     });
