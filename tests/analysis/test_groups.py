@@ -11,14 +11,21 @@ from maps import blobs, histograms
 from stored import PROTOCOLS, make_rows, run_json
 
 import gradcam_bench
-from gradcam_bench.analysis import curves, comparison, intervals, oracle_accuracy, proportions, summary
+from gradcam_bench.analysis import (
+    comparison,
+    curves,
+    intervals,
+    oracle_accuracy,
+    proportions,
+    summary,
+)
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.config import config_dir, register
 from gradcam_bench.data.shapes import Shapes
 from gradcam_bench.errors import UserError
 from gradcam_bench.run import loop
 from gradcam_bench.store.parts import read_rows
-from gradcam_bench.store.rows import group_codes, layout
+from gradcam_bench.store.rows import cells, group_codes, layout
 
 N = 80
 KEYS = ["method", "layer", "metric"]
