@@ -86,7 +86,7 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     return text
 
 
-def _entry(value: object, digits: int) -> str:
+def _entry(value: Any, digits: int) -> str:
     if isinstance(value, float | np.floating):
         return number_text(float(value), digits)
     return UNDEFINED if value is None or pd.isna(value) else str(value)

@@ -54,7 +54,8 @@ def _told(analysis: Analysis) -> str:
     if len(broken):
         lines.append(f"{len(broken)} broken examples left out; the first: {broken.error.iloc[0]}")
     lines.append(
-        f"Written to {run.directory}: report.html, summary.csv, figures/, tables/, scores/, run.json"
+        f"Written to {run.directory}: report.html, summary.csv, figures/, tables/, scores/, "
+        "run.json"
     )
     return "\n".join(lines)
 
@@ -82,9 +83,7 @@ def finish_several(directories: Sequence[str | Path], output: Path, *, command: 
         told.append(text)
     if analysis.several:
         write_joint(analysis, charts, output, command=command)
-        told.append(
-            f"Joined {len(analysis.runs)} runs: {output}, joined.csv, paired.csv, figures/"
-        )
+        told.append(f"Joined {len(analysis.runs)} runs: {output}, joined.csv, paired.csv, figures/")
     return "\n".join(told)
 
 

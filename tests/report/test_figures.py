@@ -107,10 +107,20 @@ def test_nothing_of_a_figure_is_cut_off_or_covered():
         "mobilenet_v3_large", "resnet50", "inception_v3", "c", "d",
     ]  # fmt: skip
     joint = pd.concat([summary.assign(run=name) for name in models])
-    costs = pd.DataFrame({"name": models, "metric": "gt_known_loc_err", "seconds": 1.0, "value": 3.0, "ci_low": 2, "ci_high": 4})
+    costs = pd.DataFrame(
+        {
+            "name": models,
+            "metric": "gt_known_loc_err",
+            "seconds": 1.0,
+            "value": 3.0,
+            "ci_low": 2,
+            "ci_high": 4,
+        }
+    )
     deep = [pair for pair in pairs if pair[0] == "grad_cam"][-4:]
     for drawn in (
-        comparisons.layer_sweep(summary), comparisons.heat_table(joint), comparisons.architectures(joint),
+        comparisons.layer_sweep(summary), comparisons.heat_table(joint),
+        comparisons.architectures(joint),
         comparisons.paired_differences(tests), comparisons.cost_vs_quality(costs),
         scores.accuracy_vs_threshold(swept(rows, "wsol_v1", deep), note="3 more are not drawn"),
         scores.accuracy_vs_threshold(swept(rows, "wsol_v2", deep)),
@@ -160,7 +170,8 @@ def test_paired_differences_fill_only_what_is_certain():
 
 def test_cost_is_drawn_against_quality():
     costs = pd.DataFrame(
-        {"name": ["a", "b"], "metric": "gt_known_loc_err", "seconds": [0.1, 0.3], "value": [40.0, 30.0],
+        {"name": ["a", "b"], "metric": "gt_known_loc_err",
+         "seconds": [0.1, 0.3], "value": [40.0, 30.0],
          "ci_low": [35.0, 25.0], "ci_high": [45.0, 35.0]}
     )  # fmt: skip
     ax = comparisons.cost_vs_quality(costs)

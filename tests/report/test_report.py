@@ -120,7 +120,9 @@ def test_a_network_no_paper_reports_stands_beside_those_that_they_do():
     run = stored_run.Run("m", None, rows, stored, summarize(rows), pd.DataFrame())
     found = answers.answers(Analysis((run,)))[-2]
     assert found.short == "cannot be told for this network"
-    assert "56.51 % VGG-16 (Caffe), 68.30 % AlexNet (Caffe), 60.09 % GoogLeNet (Caffe)" in found.text
+    assert (
+        "56.51 % VGG-16 (Caffe), 68.30 % AlexNet (Caffe), 60.09 % GoogLeNet (Caffe)" in found.text
+    )
     assert "24.90 % in TensorFlow EfficientNet-Lite (subset (60 of 50,000 images)" in found.text
 
 

@@ -8,6 +8,7 @@ of `Analysis`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,11 +57,9 @@ def run_figures(analysis: Analysis) -> dict[str, Draw]:
         found["faithfulness_curves"] = lambda: scores.faithfulness_curves(curves, note=note)
     found |= _box_figures(analysis, run, note)
     cell, names = analysis.failures[name].cell, run.run.get("class_names")
-    if len(run.pictures) and measured(cell_rows(run.pictures, cell), "heatmap"):
-        if measured(cell_rows(run.rows, cell), "box_iou"):
-            found["gallery"] = lambda: gallery(
-                run.pictures, run.rows, cell=cell, class_names=names
-            )
+    kept = len(run.pictures) and len(cell_rows(run.pictures, cell))
+    if kept and measured(cell_rows(run.rows, cell), "box_iou"):
+        found["gallery"] = lambda: gallery(run.pictures, run.rows, cell=cell, class_names=names)
     return found
 
 
@@ -113,7 +112,7 @@ def joint_figures(analysis: Analysis) -> dict[str, Draw]:
     for name in dict.fromkeys((metric, "insertion_auc")):
         if name in set(summary["metric"]):
             file = "architectures" if name == metric else f"architectures_{name}"
-            found[file] = lambda name=name: comparisons.architectures(summary, metric=name)
+            found[file] = partial(comparisons.architectures, summary, metric=name)
     network = summary[~summary["method"].isin(CONTROLS)]
     if network.groupby("run")["layer"].nunique().max() > 1:
         method = str(analysis.best.cell[0])

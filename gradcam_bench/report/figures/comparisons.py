@@ -90,7 +90,7 @@ def _sweep_lines(
 ) -> None:
     names = list(methods)
     for number, method in enumerate(names):
-        line = found[found["method"] == method].set_index("layer").reindex(layers)
+        line = found[found["method"] == method].set_index("layer").reindex(list(layers))
         offset = 0.12 * (number - (len(names) - 1) / 2)
         panel.errorbar(
             np.arange(len(layers)) + offset, line["value"], _error_bars(line),
@@ -196,7 +196,9 @@ def cost_vs_quality(costs: pd.DataFrame) -> Axes:
             ax.set_xscale("log")
         else:
             ax.set_xlim(0, 1.15 * costs["seconds"].max())
-        ax.set(xlabel="seconds an image, whole run", ylabel=described(costs["metric"].iloc[0]).label)
+        ax.set(
+            xlabel="seconds an image, whole run", ylabel=described(costs["metric"].iloc[0]).label
+        )
         ax.margins(y=0.15)
         style.legend_below(ax)
     return ax

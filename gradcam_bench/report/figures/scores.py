@@ -6,8 +6,8 @@ Each takes a frame that `analysis.curves` computed and only draws it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -79,7 +79,8 @@ def _violins(panel: Axes, scores: pd.DataFrame, pairs: Sequence[Cell], colors: l
         [values[number] for number in places], places, orientation="horizontal", widths=0.8,
         showextrema=False, quantiles=[[0.25, 0.5, 0.75]] * len(places),
     )  # fmt: skip
-    for body, number in zip(drawn["bodies"], places, strict=True):
+    bodies: list[Any] = list(drawn["bodies"])
+    for body, number in zip(bodies, places, strict=True):
         body.set(facecolor=colors[number], edgecolor="#333333", alpha=1, linewidth=0.6)
     drawn["cquantiles"].set(color="#333333", linewidth=0.6, linestyle=":")
 
@@ -106,7 +107,9 @@ def faithfulness_curves(curves: pd.DataFrame, *, note: str = "") -> Figure:
                 line = _lines(curves[curves["kind"] == kind], pair)
                 x, shade = line["changed"], colors[number]
                 panel.fill_between(x, line["low"], line["high"], color=shade, alpha=0.2, lw=0)
-                panel.plot(x, line["mean"], color=shade, ls=style.dash(number), label=titles[number])
+                panel.plot(
+                    x, line["mean"], color=shade, ls=style.dash(number), label=titles[number]
+                )
             verb = "removed" if kind == "deletion" else "restored"
             title = METRICS[f"{kind}_auc"].label.replace(" AUC", "")
             panel.set(xlabel=f"pixels {verb} (%)", title=title, xlim=(0, 100), ylim=(0, None))

@@ -60,9 +60,7 @@ def _texts(
     return found
 
 
-def _best_of(
-    texts: dict[tuple[str, ...], _Line], keys: Sequence[str], name: str
-) -> str | None:
+def _best_of(texts: dict[tuple[str, ...], _Line], keys: Sequence[str], name: str) -> str | None:
     """Return the text of a column's best value; None where it says nothing."""
     at = keys.index("method")
     judged = [line[name] for key, line in texts.items() if key[at] not in CONTROLS and name in line]
