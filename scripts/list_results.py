@@ -18,7 +18,8 @@ import pandas as pd
 
 from gradcam_bench.analysis import best
 from gradcam_bench.analysis.metrics import METRICS
-from gradcam_bench.report import answers, tables
+from gradcam_bench.report import answers
+from gradcam_bench.report.one_line import shows
 from gradcam_bench.store.parts import read_run
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -37,13 +38,13 @@ Brackets are 95 % intervals; `random` and `center` are controls that see no netw
 def run(folder: Path) -> tuple[str, str]:
     stored = read_run(folder)
     dataset = stored["config"]["dataset"]["_target_"].rpartition(".")[2]
-    text = answers.shows(pd.read_csv(folder / "summary.csv"))
+    text = shows(pd.read_csv(folder / "summary.csv"))
     return f"{stored['model']} on {dataset}, {text}", stored["command"]
 
 
 def joined(folder: Path) -> tuple[str, str]:
     summary = pd.read_csv(folder / "joined.csv")
-    text = answers.shows(summary)
+    text = shows(summary)
     paired = pd.read_csv(folder / "paired.csv")
     metric, _ = best.best_line(summary)
     lead = answers.lead(metric, paired[paired["metric"] == metric.name])
@@ -69,14 +70,13 @@ def papers(folder: Path) -> tuple[str, str]:
 
 
 def _against(name: str, lines: pd.DataFrame) -> str:
-    """Return "39.8 to 46.2 % here, 56.5 to 68.3 % there"."""
+    """Return "39.80 to 46.20 % here, 56.50 to 68.30 % there"."""
     metric = METRICS[name]
     spans = []
     for column in ("ours", "published"):
         low, high = lines[column].min(), lines[column].max()
-        start = tables.value_text(metric, low).removesuffix(" %")
-        end = tables.value_text(metric, high)
-        spans.append(end if low == high else f"{start} to {end}")
+        end = metric.text(high)
+        spans.append(end if low == high else f"{metric.number(low)} to {end}")
     return f"{spans[0]} here, {spans[1]} there"
 
 
