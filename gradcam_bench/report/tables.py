@@ -14,7 +14,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from gradcam_bench.analysis.metric import UNDEFINED, number_text
-from gradcam_bench.analysis.metrics import METRICS, described, metric_of, metrics_with
+from gradcam_bench.analysis.metrics import METRICS, described, metric_of, names_with
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import base_and_protocol
 
@@ -28,12 +28,7 @@ def headline_names(summary: pd.DataFrame) -> list[str]:
     Args:
         summary: with a column `metric`; "gt_known_loc_err@cam2016" is a name of its own.
     """
-    have = list(dict.fromkeys(summary["metric"]))
-    found = []
-    for base in metrics_with("headline"):
-        named = [name for name in have if base_and_protocol(name)[0] == base]
-        found += sorted(named, key=lambda name: name != base)
-    return found
+    return names_with("headline", summary["metric"])
 
 
 def headline(

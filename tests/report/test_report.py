@@ -10,7 +10,7 @@ from stored import CELLS, PROTOCOLS, break_image, make_pictures, make_rows, run_
 
 from gradcam_bench.analysis import failures, intervals, stored_run
 from gradcam_bench.analysis.analysis import Analysis, analyse
-from gradcam_bench.analysis.best import best_cell, comparisons
+from gradcam_bench.analysis.best import best_cell, metrics_to_test
 from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
@@ -198,7 +198,7 @@ def test_oracle_metrics_are_told_by_interval_and_never_tested():
     (run,) = oracle_runs(seeds=(0,))
     told = set(oracles([run]))
     assert told == {"max_box_acc", "max_box_acc_v2"}
-    assert not set(comparisons([run])) & {*told, "pointing_hit_per_class"}
+    assert not set(metrics_to_test([run])) & {*told, "pointing_hit_per_class"}
     kept = ["image_id", "method", "layer", "label", "predicted", "error", "top1_correct"]
     rows = run.rows[[*kept, "iou_hits@wsol_v1", "max_level@wsol_v1"]]
     summary = summarize(rows, protocols=PROTOCOLS)
