@@ -11,7 +11,7 @@ from typing import TypeVar
 import pandas as pd
 
 from gradcam_bench.analysis import best, curves, published
-from gradcam_bench.analysis.best import Best
+from gradcam_bench.analysis.best import Best, best_line
 from gradcam_bench.analysis.coincidence import Coincidence, coinciding
 from gradcam_bench.analysis.drawn_cells import Drawn, drawn_cells
 from gradcam_bench.analysis.failures import Failures, failures_of
@@ -130,18 +130,18 @@ class Analysis:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """What each run cost beside the value of its best cell, by the metric that judges it.
+        """What each run cost beside its best cell's value, by the metric that judges all runs.
 
         Columns name, metric, seconds (an image, of the whole run), value, ci_low, ci_high; a run
-        without a best cell, or that does not record its seconds, has no line.
+        that does not record its seconds has no line, and without a common metric there is none.
         """
         lines = []
-        for run in self.runs:
-            found, n = self.best_of[run.name], run.run.get("n_images")
-            seconds = run.run.get("seconds")
-            if found and seconds and n:
-                kept = {key: found.line[key] for key in ("value", "ci_low", "ci_high")}
-                metric = found.metric.name
+        for run in self.runs if self.best else ():
+            metric = self.best.metric.name if self.best else ""
+            seconds, n = run.run.get("seconds"), run.run.get("n_images")
+            if seconds and n:
+                _, line = best_line(run.summary[run.summary["metric"] == metric])
+                kept = {key: line[key] for key in ("value", "ci_low", "ci_high")}
                 lines.append({"name": run.name, "metric": metric, "seconds": seconds / n} | kept)
         columns = ["name", "metric", "seconds", "value", "ci_low", "ci_high"]
         return pd.DataFrame(lines, columns=columns)

@@ -67,7 +67,7 @@ def failure_kinds(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
         Columns kind and images, with a line for the images that could not be scored; empty where
         boxes or pointing were not scored.
     """
-    if not (measured(rows, "gt_known_loc") and measured(rows, "pointing_hit")):
+    if not all(measured(rows, name) for name in ("gt_known_loc", "pointing_hit", "degenerate")):
         return pd.DataFrame(columns=["kind", "images"])
     mine = cell_rows(rows, cell)
     good = scored(mine)
@@ -101,10 +101,10 @@ def error_by_group(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     if not measured(good, "gt_known_loc"):
         return pd.DataFrame(columns=["group", "error", "n"])
     good = good[good["gt_known_loc"].notna()]
-    groups = {
-        "the class was recognised": good["top1_correct"] == 1,
-        "the class was not recognised": good["top1_correct"] == 0,
-    }
+    groups = {}
+    if measured(good, "top1_correct"):
+        groups["the class was recognised"] = good["top1_correct"] == 1
+        groups["the class was not recognised"] = good["top1_correct"] == 0
     if measured(good, "object_area"):
         small, large = good["object_area"].quantile([1 / 3, 2 / 3])
         groups["the object is small"] = good["object_area"] <= small

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from stored import CELLS, PROTOCOLS, make_pictures, make_rows, run_json, store_run
 
-from gradcam_bench.analysis import best, paired_tests
-from gradcam_bench.analysis.stored_run import Run, load_run
+from gradcam_bench.analysis import comparison
+from gradcam_bench.analysis.analysis import Analysis, analyse
+from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
-from gradcam_bench.report import answers, write
-from gradcam_bench.report import html as html_module
-from gradcam_bench.report.figures import catalogue, style
+from gradcam_bench.report import answers, charts, html, write
+from gradcam_bench.report.figures import catalogue, comparisons, style
 from gradcam_bench.report.figures.gallery import gallery_cell
 
 ALL = make_rows(8, cells=CELLS[1:3], classes=2, sweep=True).assign(
@@ -40,14 +40,14 @@ def as_run(rows, name="m"):
 def quick(monkeypatch):
     """Draw every figure, but turn none into pixels, which takes seconds."""
     monkeypatch.setattr(style, "png", lambda figure, dpi: b"")
-    monkeypatch.setattr(html_module, "_jpeg", lambda data: data)
+    monkeypatch.setattr(charts, "_jpeg", lambda data: data)
 
 
 @pytest.mark.parametrize("column", [*SCORES, *STORED])
 def test_summary_figures_and_report_stand_where_the_network_has_no_score(column, quick):
     run = as_run(undefined(column, NETWORK))
-    html = html_module.render([run], best.comparisons([run]), {})
-    assert ">nan" not in html
+    found = Analysis((run,))
+    assert ">nan" not in html.render(found, {run.name: charts.run_charts(found)})
     for name in set(run.summary["metric"]):
         lines = run.summary[run.summary["metric"] == name].set_index("method")
         assert lines.loc["random", "n"] == 8
@@ -57,50 +57,47 @@ def test_summary_figures_and_report_stand_where_the_network_has_no_score(column,
 def test_a_column_that_is_undefined_everywhere_is_as_good_as_none(column, quick):
     run, bare = as_run(undefined(column, EVERYWHERE)), as_run(ALL.drop(columns=column))
     pd.testing.assert_frame_equal(run.summary, bare.summary)
-    assert set(catalogue.run_figures(run)) == set(catalogue.run_figures(bare))
-    told = [best.comparisons([one]) for one in (run, bare)]
-    assert list(told[0]) == list(told[1])
+    one, other = Analysis((run,)), Analysis((bare,))
+    assert set(catalogue.run_figures(one)) == set(catalogue.run_figures(other))
+    assert list(one.tests) == list(other.tests)
 
 
 def test_a_network_without_any_energy_is_reported_beside_one_that_has_some(tmp_path):
     # Seen of a transformer whose maps were nowhere positive: only its controls had energy.
     rows = undefined("energy_in_box", NETWORK)
     stored = store_run(tmp_path / "run", rows, run=run_json("vit_b_16"), pictures=PICTURES)
-    run = load_run(stored)
-    assert "energy_in_box" not in best.comparisons([run])  # one control is left, alone
-    catalogue.write_figures(run)
-    html = write.write_report([run], stored / "report.html").read_text()
-    assert "Energy in box" in html
-    assert answers.answers([run])
-    other = as_run(ALL, "resnet50")
-    both = best.comparisons([run, other])["energy_in_box"]
+    found = analyse([stored])
+    assert "energy_in_box" not in found.tests  # one control is left, alone
+    assert "Energy in box" in write.write_report(found, stored / "report.html").read_text()
+    assert answers.answers(found)
+    both = Analysis((*found.runs, as_run(ALL, "resnet50"))).tests["energy_in_box"]
     assert set(both["reference"]) == {"resnet50, grad_cam, layer4"}
     assert set(both["candidate"]) == {"resnet50, random", "vit_b_16, random"}
 
 
 @pytest.mark.parametrize("column", ["gt_known_loc", "insertion_auc", "energy_in_box"])
 def test_a_run_that_lacks_every_value_of_a_score_is_drawn_beside_others(column, quick):
-    pair = [as_run(undefined(column, NETWORK), "vgg16"), as_run(ALL, "resnet50")]
-    drawn = catalogue.joint_figures(pair, best.comparisons(pair))
-    assert {name: draw() for name, draw in drawn.items()}
+    pair = Analysis((as_run(undefined(column, NETWORK), "vgg16"), as_run(ALL, "resnet50")))
+    assert charts.joint_charts(pair)
 
 
 def test_the_cost_of_every_run_is_set_against_the_score_that_all_have():
     rows = ALL.drop(columns=[name for name in ALL if "gt_known_loc" in name or "box_iou" in name])
-    pair = [as_run(rows, "vgg16"), as_run(ALL, "resnet50")]
-    axes = catalogue.joint_figures(pair, {})["cost_vs_quality"]().axes[0]
+    pair = Analysis((as_run(rows, "vgg16"), as_run(ALL, "resnet50")))
+    figure = catalogue.drawn(catalogue.joint_figures(pair)["cost_vs_quality"])
+    axes = figure.axes[0]
     assert "MaxBoxAcc" in axes.get_ylabel()
-    for run, container in zip(pair, axes.containers, strict=True):
+    for run, container in zip(pair.runs, axes.containers, strict=True):
         at = (run.summary["metric"] == "max_box_acc") & (run.summary["method"] == "grad_cam")
         assert container.lines[0].get_ydata() == run.summary.loc[at, "value"].to_numpy()
 
 
 def test_candidates_without_any_value_are_no_comparison():
     values = {name: pd.Series([np.nan, np.nan], index=["a", "b"]) for name in ("x, l", "random")}
-    with pytest.raises(UserError, match="no candidate has a value on the common images"):
-        paired_tests.compare(values, "mean_box_iou")
+    with pytest.raises(UserError, match="no candidate has a defined value on the common images"):
+        comparison.compare(values, "mean_box_iou")
     values["x, l"] = pd.Series([0.5, 0.6], index=["a", "b"])
-    found = paired_tests.compare(values, "mean_box_iou")
+    found = comparison.compare(values, "mean_box_iou")
     assert found.empty
     assert {"candidate", "p_holm", "n_undefined"} <= set(found.columns)
 
@@ -122,6 +119,6 @@ def test_a_layer_without_a_score_keeps_its_place_in_the_table_of_layers():
     two = pd.concat([summary.assign(run="a"), summary.assign(run="b")])
     gone = (two["run"] == "a") & (two["layer"] == "layer3")
     two.loc[gone, ["value", "ci_low", "ci_high"]] = np.nan
-    axes = catalogue.heat_table(two)
+    axes = comparisons.heat_table(two)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["layer3", "layer4"]
     assert axes.patches[0].get_xy() == (1, 0)

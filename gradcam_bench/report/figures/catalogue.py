@@ -117,7 +117,7 @@ def joint_figures(analysis: Analysis) -> dict[str, Draw]:
     if network.groupby("run")["layer"].nunique().max() > 1:
         method = str(analysis.best.cell[0])
         found["heat_table"] = lambda: comparisons.heat_table(summary, metric=metric, method=method)
-    costs = analysis.costs[analysis.costs["metric"] == metric]
+    costs = analysis.costs
     if len(costs) == len(analysis.runs):
         found["cost_vs_quality"] = lambda: comparisons.cost_vs_quality(costs)
     tests = _judged(analysis)
