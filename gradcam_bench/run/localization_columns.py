@@ -25,9 +25,13 @@ from gradcam_bench.names import Row
 from gradcam_bench.run.batches import Item
 from gradcam_bench.run.heatmaps import heatmaps
 
-MAP_COLUMNS: dict[str, Callable[[np.ndarray, Item], float]] = {
-    "energy_in_box": lambda heatmap, item: energy.energy_in_region(heatmap, item.boxes),
-}
+
+def _energy_in_box(heatmap: np.ndarray, item: Item) -> float:
+    assert item.boxes is not None
+    return energy.energy_in_region(heatmap, item.boxes)
+
+
+MAP_COLUMNS: dict[str, Callable[[np.ndarray, Item], float]] = {"energy_in_box": _energy_in_box}
 """Columns that a heatmap (H, W), upsampled after ReLU, and what is annotated give, by name.
 
 A new one is described in store/schema.py too. It depends on no protocol; NaN where undefined.
