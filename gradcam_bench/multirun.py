@@ -33,11 +33,6 @@ class Join(Callback):
         directories = list(dict.fromkeys(self.directories))
         if not config.report or not directories:
             return
-        runs = write.load_runs(directories)
-        for run in runs:
-            print(write.finish(run))
-        if len(runs) > 1:
-            folder = write.joint_folder(directories)
-            command = shlex.join(["gradcam-bench", *sys.argv[1:]])
-            output = write.write_report(runs, folder / "joined.html", command=command)
-            print(f"Joined {len(runs)} runs: {output}, joined.csv, paired.csv, figures/")
+        output = write.joint_folder(directories) / "joined.html"
+        command = shlex.join(["gradcam-bench", *sys.argv[1:]])
+        print(write.finish_several(directories, output, command=command))
