@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from gradcam_bench.cam.gradcam import GradCAM
     from gradcam_bench.report.figures.overlay import overlay
 
-__version__: str
+    __version__: str
 
 __all__ = ["GradCAM", "__version__", "overlay"]
 
@@ -24,7 +24,10 @@ def __getattr__(name: str) -> Any:
 
         return overlay
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib import metadata
 
-        return version("gradcam-bench")
+        try:
+            return metadata.version("gradcam-bench")
+        except metadata.PackageNotFoundError:  # run from a checkout
+            return "not installed"
     raise AttributeError(f"module 'gradcam_bench' has no attribute {name!r}")
