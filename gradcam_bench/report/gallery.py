@@ -54,7 +54,8 @@ def gallery_data(run: Run, images: Sequence[str], *, best: Cell | None = None) -
     Returns:
         name; titles of the cells and the number of the first to show; scores with title,
         better direction and decimals; classes by number; images, each with the picture, its
-        boxes and, in the order of the cells, map, predicted box, hit (1, 0 or None), degenerate and scores.
+        boxes and, in the order of the cells, map, predicted box, hit (1, 0 or None), degenerate and
+        scores.
     """
     metrics = [METRICS[name] for name in metrics_with("gallery")]
     metrics = [metric for metric in metrics if measured(run.rows, metric.column)]

@@ -79,7 +79,7 @@ def _violins(panel: Axes, scores: pd.DataFrame, pairs: Sequence[Cell], colors: l
         [values[number] for number in places], places, orientation="horizontal", widths=0.8,
         showextrema=False, quantiles=[[0.25, 0.5, 0.75]] * len(places),
     )  # fmt: skip
-    bodies: list[Any] = list(drawn["bodies"])
+    bodies: Any = drawn["bodies"]
     for body, number in zip(bodies, places, strict=True):
         body.set(facecolor=colors[number], edgecolor="#333333", alpha=1, linewidth=0.6)
     drawn["cquantiles"].set(color="#333333", linewidth=0.6, linestyle=":")
