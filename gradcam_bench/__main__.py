@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the benchmark, or make a report of stored runs; exit 0, 2 or 130 as design says."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own modules are found in the current folder, as with -m
     try:
         if sys.argv[1:2] == ["report"]:
             from gradcam_bench.report import write

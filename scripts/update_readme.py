@@ -7,7 +7,8 @@ A block between `<!-- begin KIND NAME -->` and `<!-- end -->` is made anew. From
 several runs, `zoo` the test accuracy of the embedded networks, `command` how it was made,
 `controls` what both controls score, `speed` what benchmark_speed.py measured. From the code:
 `metric` describes the metric NAME, `overview` lists all metrics, `protocols` the knobs of all
-files in conf/protocol, `knobs` what each means. From docs/interval_coverage.csv: `coverage`.
+files in conf/protocol, `knobs` what each means; reference_tables.py makes `methods`, `columns` (of
+`rows` or `gallery`), `run_keys` and `folders`. From docs/interval_coverage.csv: `coverage`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import reference_tables
 import yaml
 
 from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with, names_with
@@ -29,7 +31,7 @@ from gradcam_bench.store.parts import read_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "metrics.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- begin (\w+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 BARE = ("forward", "bare scorer", "its forwards", "float32")
 """Contenders of benchmark_speed.py that only run the network."""
@@ -200,6 +202,7 @@ DEFINED = {
     "coverage": coverage,
     "protocols": protocols,
     "knobs": knobs,
+    **reference_tables.TABLES,
 }
 
 

@@ -10,7 +10,9 @@ SHARED = ROOT / ".." / "shared"
 
 
 def load_script(name):
-    """Return scripts/NAME.py as a module."""
+    """Return scripts/NAME.py as a module; it finds the scripts beside it, as when it is run."""
+    if str(ROOT / "scripts") not in sys.path:
+        sys.path.append(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look themselves up there

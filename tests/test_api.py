@@ -1,5 +1,9 @@
+import importlib.metadata
+from pathlib import Path
+
 import pytest
 
+import gradcam_bench
 from gradcam_bench import api
 from gradcam_bench.errors import UserError
 
@@ -23,3 +27,9 @@ def test_a_wrong_key_is_told_as_on_the_command_line():
 def test_the_default_folder_comes_from_the_choices():
     _, choices = api.compose(["model=resnet50"])
     assert str(api.default_output_dir(choices)) == "results/shapes/resnet50"
+
+
+def test_the_package_says_its_version_and_that_it_is_typed():
+    assert gradcam_bench.__version__ == importlib.metadata.version("gradcam-bench")
+    assert "__version__" in gradcam_bench.__all__
+    assert (Path(gradcam_bench.__file__).parent / "py.typed").is_file()

@@ -13,8 +13,7 @@ from gradcam_bench.analysis.analysis import Analysis
 from gradcam_bench.analysis.best import Best, is_certain
 from gradcam_bench.analysis.metric import Metric
 from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with
-from gradcam_bench.names import CONTROLS, cell_name, is_control
-from gradcam_bench.report.figures import style
+from gradcam_bench.names import CONTROLS, cell_name, is_control, method_title
 
 Line = Mapping[Hashable, Any]
 
@@ -57,7 +56,7 @@ def compared_with_best(analysis: Analysis, best: Best) -> pd.DataFrame:
 def coinciding(analysis: Analysis) -> list[str]:
     """Return a sentence for every group of methods whose scores are equal at a layer."""
     return [
-        (f"{run.name}: " if analysis.several else "") + group.text(style.method_title)
+        (f"{run.name}: " if analysis.several else "") + group.text(method_title)
         for run in analysis.runs
         for group in analysis.coincide[run.name]
     ]

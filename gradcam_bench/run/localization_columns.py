@@ -7,7 +7,7 @@ computes the next batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,18 @@ from gradcam_bench.localization.threshold_sweep import sweep
 from gradcam_bench.names import Row
 from gradcam_bench.run.batches import Item
 from gradcam_bench.run.heatmaps import heatmaps
+
+
+def _energy_in_box(heatmap: np.ndarray, item: Item) -> float:
+    assert item.boxes is not None
+    return energy.energy_in_region(heatmap, item.boxes)
+
+
+MAP_COLUMNS: dict[str, Callable[[np.ndarray, Item], float]] = {"energy_in_box": _energy_in_box}
+"""Columns that a heatmap (H, W), upsampled after ReLU, and what is annotated give, by name.
+
+A new one is described in store/schema.py too. It depends on no protocol; NaN where undefined.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,8 @@ class MapScores:
             positive = upsample(low, self.size).numpy()
             for i, (heatmap, item) in enumerate(zip(positive, items, strict=True)):
                 rows[i][c].update(_region_scores(heatmap, low[i], item))
+                for name, column in MAP_COLUMNS.items():
+                    rows[i][c][name] = column(heatmap, item)
         return rows
 
     def _under(self, heatmap: np.ndarray, item: Item, protocols: Sequence[Protocol]) -> Row:
@@ -120,10 +134,7 @@ def _region_scores(heatmap: np.ndarray, low: Tensor, item: Item) -> Row:
     assert item.boxes is not None
     assert item.view_boxes is not None
     at_view = upsample(low[None], item.view)[0].numpy()
-    scores: Row = {
-        "pointing_hit": pointing.pointing_hit(at_view, item.view_boxes),
-        "energy_in_box": energy.energy_in_region(heatmap, item.boxes),
-    }
+    scores: Row = {"pointing_hit": pointing.pointing_hit(at_view, item.view_boxes)}
     if item.mask is not None:
         own = energy.energy_in_region(heatmap, item.mask)
         scores["energy_in_mask"] = own

@@ -1,4 +1,4 @@
-"""What the README and results/ say comes from stored runs."""
+"""What the pages and results/ say comes from stored runs."""
 
 import json
 import re
@@ -8,20 +8,7 @@ import pandas as pd
 import pytest
 from repository import ROOT, load_script
 
-README = (ROOT / "README.md").read_text()
-
-
-def test_every_table_of_the_readme_is_made_from_results():
-    assert load_script("update_readme").updated(README) == README
-
-
-def test_every_picture_and_folder_the_readme_names_exists():
-    named = re.findall(r"\]\((results/[^)]+)\)", README)
-    named += re.findall(r"`(results/[^`*]+)`", README)
-    assert named
-    for path in named:
-        if "<" not in path:
-            assert (ROOT / path).exists(), path
+PHOTOGRAPHS = (ROOT / "docs" / "photographs.md").read_text()
 
 
 def test_results_readme_says_of_every_kept_folder_what_its_files_hold():
@@ -82,7 +69,7 @@ def test_deletion_and_insertion_agree_with_the_independent_computation():
     assert abs(cam["deletion_auc"] - 0.1630) <= 0.003
     assert abs(cam["insertion_auc"] - 0.6535) <= 0.003
     run = json.loads((folder / "run.json").read_text())
-    rate = re.search(r"(\d\.\d) s an image with two threads", README)
+    rate = re.search(r"(\d\.\d) s an image with two threads", PHOTOGRAPHS)
     assert float(rate[1]) == round(run["seconds"] / run["n_images"], 1)
     assert run["threads"] == 2
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from gradcam_bench.analysis.metrics import described, metrics_with
 from gradcam_bench.errors import UserError
-from gradcam_bench.names import CONTROLS
+from gradcam_bench.names import CONTROLS, method_title
 from gradcam_bench.report.figures import style
 
 MANY = 24
@@ -96,7 +96,7 @@ def _sweep_lines(
             np.arange(len(layers)) + offset, line["value"], _error_bars(line),
             color=style.color(names, method), marker=style.marker(number),
             ls=style.dash(number), elinewidth=0.8, capsize=1.5,
-            label=style.method_title(method),
+            label=method_title(method),
         )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _control_bands(panel: Axes, found: pd.DataFrame) -> None:
             shade = style.CONTROL_COLORS[control]
             panel.axhspan(line["ci_low"], line["ci_high"], color=shade, alpha=0.25, lw=0)
             panel.axhline(
-                line["value"], color=shade, ls=dashes, lw=1, label=style.method_title(control)
+                line["value"], color=shade, ls=dashes, lw=1, label=method_title(control)
             )
 
 
@@ -158,7 +158,7 @@ def architectures(
             ax.errorbar(
                 line["value"], np.arange(len(runs)) + offset, xerr=_error_bars(line), ls="",
                 color=style.color(drawn, method), marker=style.marker(number),
-                elinewidth=0.8, capsize=1.5, label=style.method_title(method),
+                elinewidth=0.8, capsize=1.5, label=method_title(method),
             )  # fmt: skip
         ax.set(yticks=range(len(runs)), yticklabels=ticks, xlabel=described(metric).label)
         ax.set_ylim(len(runs) - 0.5, -0.5)
@@ -216,7 +216,7 @@ def heat_table(
     """
     found = summary[summary["method"] == method].copy()
     if "run" not in found:
-        found["run"] = style.method_title(method)
+        found["run"] = method_title(method)
     # A layer without a value keeps its place, a run without any has no line.
     drawn = found["run"].isin(_lines_of(found, metric)["run"])
     found = found[drawn & (found["metric"] == metric)].copy()
@@ -244,7 +244,7 @@ def heat_table(
         for line, run in enumerate(runs):
             ax.add_patch(Rectangle((best[run] - 1, line), 1, 1, fill=False, ec="#d55e00", lw=1.5))
         ax.grid(False)
-        title = f"{described(metric).label}, {style.method_title(method)}; framed: best layer"
+        title = f"{described(metric).label}, {method_title(method)}; framed: best layer"
         ax.set_title(title, loc="right")
         ax.set(ylabel="", xlabel="layer" if shared else "layer, counted from the input")
         ax.set_yticklabels(names, rotation=0)
