@@ -118,9 +118,7 @@ def _control_bands(panel: Axes, found: pd.DataFrame) -> None:
         for line in found[found["method"] == control].to_dict("records"):
             shade = style.CONTROL_COLORS[control]
             panel.axhspan(line["ci_low"], line["ci_high"], color=shade, alpha=0.25, lw=0)
-            panel.axhline(
-                line["value"], color=shade, ls=dashes, lw=1, label=method_title(control)
-            )
+            panel.axhline(line["value"], color=shade, ls=dashes, lw=1, label=method_title(control))
 
 
 def architectures(
