@@ -41,6 +41,9 @@ from gradcam_bench.run.setup import (
 from gradcam_bench.run.workers import processes
 from gradcam_bench.store.parts import Store
 
+EXAMPLES = 4
+"""Real images on which folding and scorers are compared with the network."""
+
 
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     """Compute the missing parts of a run and store them.
@@ -83,7 +86,7 @@ def _run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
         interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
     )
-    examples = first_images(dataset, geometry).to(device)
+    examples = first_images(dataset, geometry, count=EXAMPLES).to(device)
     examples = model.preprocessing.normalize(examples)
     provenance = build_provenance(config, model, dataset, layers, device, command)
     if config.thresholds_from is not None:

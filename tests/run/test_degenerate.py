@@ -203,6 +203,7 @@ def test_an_answer_that_is_not_finite_has_no_prediction_and_no_score(hole, score
 LOCATED = {
     "image_id", "label", "object_area", "method", "layer", "degenerate", "box_iou",
     "gt_known_loc", "box_x0", "box_y0", "box_x1", "box_y1", "pointing_hit", "energy_in_box",
+    "boxes_clipped",
 }  # fmt: skip
 
 
