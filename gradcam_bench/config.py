@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +15,30 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from gradcam_bench.errors import UserError, nearest
+from gradcam_bench.names import (
+    Baseline,
+    Fit,
+    Followed,
+    Precision,
+    Score,
+    Scoring,
+    Ties,
+    without_places,
+)
 
 
 @dataclass
 class Faithfulness:
-    """Deletion, insertion and their kin; the values are explained in faithfulness.py."""
+    """Deletion, insertion and their kin."""
 
     enabled: bool = True
     steps: int = 28  # ceil(H*W / steps) pixels each
-    deletion_baseline: str = "zeros"  # zeros, black, blur, mean, noise
-    insertion_baseline: str = "blur"
-    ties: str = "stable"  # stable, reversed, random
-    score: str = "probability"  # or logit
-    target: str = "predicted"  # or label: the class whose map and score are followed
-    road: bool = False  # eight sparse linear systems a map: about a second at 224 x 224
+    deletion_baseline: Baseline = Baseline.zeros  # what deleted pixels become
+    insertion_baseline: Baseline = Baseline.blur  # what insertion starts from
+    ties: Ties = Ties.stable
+    score: Score = Score.probability
+    target: Followed = Followed.predicted
+    road: bool = False  # eight sparse linear systems a map, which take longer than all the rest
 
 
 @dataclass
@@ -44,14 +56,14 @@ class Config:
     model: Any = None
     dataset: Any = None
     protocols: Any = None
-    thresholds_from: str | None = None  # output_dir of a run on other images: see calibration.py
+    thresholds_from: str | None = None  # output_dir of a run on other images
     layers: Any = "default"  # default, all, or a list of module paths
     methods: list[str] = field(default_factory=lambda: ["grad_cam", "random", "center"])
-    geometry: str = "squash"  # or center_crop: how an image becomes the network's input
+    geometry: Fit = Fit.squash
     faithfulness: Faithfulness = field(default_factory=Faithfulness)
-    scoring: str = "auto"  # auto, torch, compile, onnxruntime
+    scoring: Scoring = Scoring.auto
     device: str = "auto"
-    precision: str = "float32"  # float32, bfloat16, float16
+    precision: Precision = Precision.float32
     batch_size: int = 16
     # Processes that decode images, and as many that localize maps; None: 0 on the CPU, where they
     # would take the network's cores, one a core up to 8 on a GPU.
@@ -65,6 +77,32 @@ class Config:
     report: bool = True  # write summary.csv, figures/ and report.html; false: the rows alone
     gallery: int = 200  # images kept for the gallery, evenly spaced
     output_dir: str | None = None  # None: results/<dataset>/<model>
+
+
+# The smallest and largest value of each number, and what it is a number of. Those that depend on
+# the data (`faithfulness.steps`) or on another key (`shard.index`) are checked where that is known.
+RANGES: dict[str, tuple[float, float, str]] = {
+    "batch_size": (1, math.inf, "a number"),
+    "part_size": (1, math.inf, "a number"),
+    "shard.count": (1, math.inf, "a number"),
+    "num_workers": (0, math.inf, "a number"),
+    "gallery": (0, math.inf, "a number of images"),
+    "max_errors": (0, 1, "a share"),
+}
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Raise a UserError for the first number of a config that is out of its range."""
+    for key, (low, high, what) in RANGES.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and not low <= value <= high:
+            expected = f"from {low}" if high == math.inf else f"from {low} to {high}"
+            raise UserError(f"{key} expects {what} {expected}, got {value}.")
+    if not 0 <= config.shard.index < config.shard.count:
+        raise UserError(
+            f"shard.index expects 0 to shard.count - 1 = {config.shard.count - 1}, "
+            f"got {config.shard.index}."
+        )
 
 
 def register() -> None:
@@ -118,32 +156,42 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
     return lambda: function(**values)
 
 
+_DECIDES = (
+    "model",
+    "dataset",
+    "protocols",
+    "layers",
+    "methods",
+    "geometry",
+    "faithfulness",
+    "precision",
+    "seed",
+    "part_size",
+)
+"""The keys of a config that decide a number."""
+
+
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved config that decides a number.
 
     Where the data lie, how fast and where the run goes, and what it tolerates do not; nor does
-    `thresholds_from`, which only looks stored rows up.
+    `thresholds_from`, which only looks stored rows up, nor where our own code lies.
     """
-    names = [
-        "model",
-        "dataset",
-        "protocols",
-        "layers",
-        "methods",
-        "geometry",
-        "faithfulness",
-        "precision",
-        "seed",
-        "part_size",
-    ]
-    kept = {name: config[name] for name in names}
-    kept["model"] = dict(config["model"])  # what is left out of it stays in the record
+    kept = {name: config[name] for name in _DECIDES}
     kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
-    return kept
+    return dict(without_places(kept))
+
+
+_CHOICES = re.compile(r"Invalid value (?P<given>'.*'), expected one of \[(?P<known>[^]]*)\]")
+"""What OmegaConf says of a word that is none of an Enum's."""
 
 
 def short_message(error: Exception) -> str:
     """Return what Hydra says of a bad key or choice, with what to do about it."""
+    unknown = _CHOICES.match(str(error.__cause__ or error))
+    if unknown:
+        key = getattr(error.__cause__ or error, "full_key", None) or "A key"
+        return f"{key} expects one of {unknown['known']}, got {unknown['given']}."
     text = str(error).strip()
     message = "\n".join([line for line in text.splitlines() if line.strip()][:20])
     if "Could not find 'model/" in text:

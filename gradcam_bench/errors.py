@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
+from typing import TypeVar
 
 SHOWN = 100  # characters of a file's own text in a message
 
@@ -55,3 +57,24 @@ def nearest(given: str, known: list[str], *, limit: int = 3) -> str:
 
     close = difflib.get_close_matches(given, known, n=limit, cutoff=0.4)
     return f" Nearest: {', '.join(close)}." if close else ""
+
+
+_Kind = TypeVar("_Kind", bound=Enum)
+
+
+def one_of(kind: type[_Kind], given: str, key: str) -> _Kind:
+    """Return a choice by its word.
+
+    Args:
+        kind: the choices, e.g. `names.Ties`.
+        given: a word.
+        key: what it was given for, for the message.
+
+    Raises:
+        UserError: it is none of them; the message lists them.
+    """
+    try:
+        return kind(given)
+    except ValueError:
+        words = ", ".join(str(choice.value) for choice in kind)
+        raise UserError(f"{key} expects one of {words}, got {given!r}.") from None

@@ -1,4 +1,4 @@
-"""Words that both wings share: methods and controls, cells, rows, names of columns.
+"""Words that both wings share: methods and controls, cells, rows, columns, choices of a config.
 
 The methods' maps are computed in cam/methods.py and cam/controls.py, by functions of their names;
 what is known of them without computing a map stands here, because reports must not load torch.
@@ -6,7 +6,9 @@ what is known of them without computing a map stands here, because reports must 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 
@@ -108,3 +110,83 @@ def base_and_protocol(name: str) -> tuple[str, str]:
     """Return the plain name and the protocol of a name from `column_of`; empty if it has none."""
     base, _, protocol = name.partition("@")
     return base, protocol
+
+
+class Choice(str, Enum):
+    """One of a few words. A member equals its word, and is written as it."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]
+
+
+class Precision(Choice):
+    """In what the network computes; the lower ones by autocast."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Fit(Choice):
+    """How an image becomes the network's square input."""
+
+    squash = "squash"  # both sides are resized
+    center_crop = "center_crop"  # the shorter side is resized, the middle of the longer one kept
+
+
+class Scoring(Choice):
+    """Who scores perturbed images."""
+
+    auto = "auto"  # by device, precision and the length of the run
+    torch = "torch"
+    compile = "compile"
+    onnxruntime = "onnxruntime"
+
+
+class Followed(Choice):
+    """The class whose map and whose score faithfulness follows."""
+
+    predicted = "predicted"
+    label = "label"
+
+
+class Score(Choice):
+    """What the curves of deletion and insertion tell of a class."""
+
+    probability = "probability"  # after the softmax
+    logit = "logit"
+
+
+class Ties(Choice):
+    """The order of pixels that are equal in a map."""
+
+    stable = "stable"  # row by row
+    reversed = "reversed"
+    random = "random"  # drawn per image
+
+
+class Baseline(Choice):
+    """What a perturbation replaces pixels by; see `faithfulness.baselines.baseline`."""
+
+    zeros = "zeros"
+    black = "black"
+    blur = "blur"
+    mean = "mean"
+    noise = "noise"
+
+
+def without_places(identity: Any) -> Any:
+    """Return a run's identity without the places of our own code, which move.
+
+    Each `_target_` inside this package is cut to its last name, so that the identity that an older
+    version stored equals that of the same config today. A user's own target stays whole.
+    """
+    if isinstance(identity, Mapping):
+        cut = {key: without_places(value) for key, value in identity.items()}
+        target = cut.get("_target_")
+        if isinstance(target, str) and target.startswith("gradcam_bench."):
+            cut["_target_"] = target.rpartition(".")[2]
+        return cut
+    if isinstance(identity, list | tuple):
+        return [without_places(value) for value in identity]
+    return identity

@@ -41,8 +41,14 @@ from gradcam_bench.config import bind
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness.baselines import n_points
-from gradcam_bench.faithfulness.curves import Curves, Options, Perturber, area_under_curve
+from gradcam_bench.faithfulness.curves import (
+    Curves,
+    Options,
+    area_under_curve,
+    deletion_and_insertion,
+)
 from gradcam_bench.faithfulness.scorers import Scorer, TorchScorer, make_scorer
+from gradcam_bench.faithfulness.target_scores import Explained, TargetScores
 from gradcam_bench.localization.max_box_acc import hit_bits
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.localization.threshold_sweep import sweep
@@ -234,8 +240,12 @@ def _faithfulness(bench: Bench, name: str) -> None:
     bare = x[:1].expand(32, -1, -1, -1).contiguous(memory_format=scorer.memory_format)
 
     def ours() -> Curves:
-        perturber = Perturber(scorer, model.preprocessing, Options(steps=STEPS))
-        return perturber.curves(x, low[:, None], targets, ids)
+        return deletion_and_insertion(
+            Explained(x, low[:, None], targets, ids),
+            TargetScores(scorer),
+            model.preprocessing,
+            Options(steps=STEPS),
+        )
 
     contenders: Contenders = {
         "ours": ours,
@@ -353,8 +363,9 @@ def growth(bench: Bench) -> None:
     target = torch.zeros(2, dtype=torch.long, device=bench.device)
 
     def curves(steps: int) -> object:
-        perturber = Perturber(scorer, lite.preprocessing, Options(steps=steps))
-        return perturber.curves(y, low, target, ["a", "b"])
+        explained = Explained(y, low, target, ["a", "b"])
+        options = Options(steps=steps)
+        return deletion_and_insertion(explained, TargetScores(scorer), lite.preprocessing, options)
 
     contenders = {f"{k} steps": lambda k=k: curves(k) for k in (28, 14, 7)}  # type: ignore[misc]
     bench.compare("growth", "efficientnet_lite0, steps, 2 images, torch", contenders)

@@ -16,8 +16,9 @@ import torch
 
 from gradcam_bench import api
 from gradcam_bench.config import bind
-from gradcam_bench.faithfulness.curves import Options, Perturber
+from gradcam_bench.faithfulness.curves import Options, insertion_auc
 from gradcam_bench.faithfulness.scorers import make_scorer
+from gradcam_bench.faithfulness.target_scores import TargetScores
 from gradcam_bench.report.figures import style
 from gradcam_bench.report.figures.randomization import randomization
 from gradcam_bench.run.randomization import randomization_check
@@ -34,11 +35,12 @@ def main(arguments: list[str]) -> None:
     name, protocol = next(iter(config.protocols.items()))
     size = model.preprocessing.size
     scorer = make_scorer(config.scoring, model.network, torch.zeros(0, 3, size, size), n_images=0)
+    options = Options(steps=14, seed=config.seed)
     check = randomization_check(
         model,
         dataset,
         bind(protocol, f"protocols.{name}")(),
-        measure=Perturber(scorer, model.preprocessing, Options(steps=14), seed=config.seed),
+        insertion=insertion_auc(TargetScores(scorer), model.preprocessing, options),
         mode=mode,
         seed=config.seed,
     )

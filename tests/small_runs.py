@@ -1,8 +1,6 @@
 """Runs of ten small scenes, composed and computed as the command line does."""
 
-from hydra import compose, initialize_config_dir
-
-from gradcam_bench.config import config_dir, register
+from gradcam_bench.api import compose
 from gradcam_bench.run import loop
 from gradcam_bench.store.parts import read_rows
 
@@ -16,9 +14,7 @@ SMALL = [
 
 
 def config(*overrides):
-    register()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("benchmark", overrides=[*SMALL, *overrides])
+    return compose([*SMALL, *overrides])[0]
 
 
 def run(directory, *overrides):

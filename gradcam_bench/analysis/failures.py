@@ -85,6 +85,24 @@ def failure_kinds(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return pd.DataFrame({"kind": list(kinds), "images": [int(count) for count in kinds.values()]})
 
 
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet computes cells that begin so
+
+
+def errors_csv(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the broken images of a run, one line each, as errors.csv lists them.
+
+    Text that a spreadsheet would compute begins with an apostrophe, which it takes as "text".
+
+    Returns:
+        Columns image_id, kind, reason, path; kind and path are empty where they are not known.
+    """
+    columns = dict(image_id="image_id", error_kind="kind", error="reason", error_path="path")
+    broken = rows[rows["error"].notna()] if "error" in rows else rows.iloc[:0]
+    listed = broken.drop_duplicates("image_id").reindex(columns=list(columns)).fillna("")
+    listed = listed.rename(columns=columns).astype(str).reset_index(drop=True)
+    return listed.map(lambda text: f"'{text}" if text.startswith(_FORMULA) else text)
+
+
 def error_by_group(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     """Return the GT-known error where the class was and was not recognised, and by object size.
 

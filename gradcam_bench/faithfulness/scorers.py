@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, one_of
 from gradcam_bench.faithfulness import export_cache
 from gradcam_bench.faithfulness.onnx_scorer import (
     MISSING,
@@ -25,11 +26,10 @@ from gradcam_bench.faithfulness.onnx_scorer import (
     export_key,
     installed,
 )
-from gradcam_bench.models.prepare import copied, prepare
+from gradcam_bench.models.prepare import prepare
+from gradcam_bench.names import Scoring
 
 log = logging.getLogger(__name__)
-
-SCORERS = ("auto", "torch", "compile", "onnxruntime")
 
 # Exporting costs about ten seconds and saves about ten milliseconds an image (EfficientNet-Lite0
 # and ResNet-50 on two cores), so shorter runs than this do not pay it back.
@@ -55,9 +55,16 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """The network itself in one memory layout, optionally autocast or compiled.
+    """The network itself, optionally autocast or compiled, on images in one memory layout.
 
-    It is a copy that is run, but for networks that cannot be copied: these must be in eval mode.
+    Args:
+        network: in eval mode; it is run as it is.
+        memory_format: the layout of the images.
+        compiled: compile it first.
+        autocast: a lower precision, or None.
+
+    Raises:
+        UserError: the network is in training mode.
     """
 
     def __init__(
@@ -71,9 +78,9 @@ class TorchScorer:
         self.name = "compile" if compiled else "torch"
         self.title = type(network).__name__
         self.memory_format, self.autocast = memory_format, autocast
-        own = copied(network)
-        own = network if own is None else own.to(memory_format=memory_format)
-        self.network: Callable[[Tensor], Tensor] = torch.compile(own) if compiled else own
+        if network.training:
+            raise UserError(f"A scorer expects {self.title} in eval mode: call eval() first.")
+        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if compiled else network
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -96,7 +103,7 @@ def make_scorer(
     """Return the scorer asked for; `auto` picks by device, precision and the length of the run.
 
     Args:
-        choice: one of `SCORERS`.
+        choice: one of `names.Scoring`.
         network: to be scored, eval mode.
         examples: a few normalised images of the data set, (N, 3, size, size), on the network's
             device; graphs are compared with the network on these and on noise. N may be 0.
@@ -106,27 +113,23 @@ def make_scorer(
     Raises:
         UserError: an unknown choice, or onnxruntime or compile asked for and not to be had.
     """
-    if choice not in SCORERS:
-        raise UserError(f"scoring= expects one of {', '.join(SCORERS)}, got {choice!r}.")
-    if choice == "onnxruntime":
+    wanted = one_of(Scoring, choice, "scoring")
+    if wanted is Scoring.onnxruntime:
         _refuse_onnx(examples.device, autocast)
         return _onnx_scorer(network, examples)
     on_cpu = examples.device.type == "cpu" and autocast is None
-    if choice == "auto" and on_cpu and n_images >= EXPORT_PAYS_FROM and installed():
+    if wanted is Scoring.auto and on_cpu and n_images >= EXPORT_PAYS_FROM and installed():
         try:
             return _onnx_scorer(network, examples)
         except UserError as error:
             log.warning("%s Scoring with torch instead.", error)
     prepared = prepare(network, examples)
-    own, memory_format = prepared.network, prepared.memory_format
-    scorer = TorchScorer(own, memory_format=memory_format, autocast=autocast)
-    if choice != "compile":
-        return scorer
-    return _believed(
-        lambda: TorchScorer(own, memory_format=memory_format, compiled=True, autocast=autocast),
-        scorer,
-        examples,
+    make = partial(
+        TorchScorer, prepared.network, memory_format=prepared.memory_format, autocast=autocast
     )
+    if wanted is not Scoring.compile:
+        return make()
+    return _believed(partial(make, compiled=True), make(), examples)
 
 
 def disagreement(scorer: Scorer, reference: Scorer, examples: Tensor) -> float:

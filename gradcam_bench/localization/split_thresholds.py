@@ -15,11 +15,12 @@ import pandas as pd
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.max_box_acc import max_box_acc
 from gradcam_bench.localization.protocol import protocol_of
-from gradcam_bench.names import CONTROLS, cell_name
+from gradcam_bench.names import CONTROLS, cell_name, without_places
 from gradcam_bench.store import parts
 from gradcam_bench.store.rows import cell_rows, level_masks, measured, scored
 
 _SIZES = ("limit", "length")  # keys of a data set that only say how much of it
+_TOLD = ("source", "_target_")  # keys of a protocol that decide no number
 
 
 def choose(
@@ -82,7 +83,7 @@ def choose(
 def _same_data(mine: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether equal image ids of two runs mean the same images."""
     data = [
-        {key: value for key, value in identity["dataset"].items() if key not in _SIZES}
+        {k: v for k, v in without_places(identity["dataset"]).items() if k not in _SIZES}
         for identity in (mine, other)
     ]
     return data[0] == data[1] or mine["data_fingerprint"] == other["data_fingerprint"]
@@ -103,7 +104,7 @@ def _chosen(
             f"{told} was not scored under protocol {name}; it has {', '.join(other['protocols'])}."
         )
     for key, value in node.items():
-        if key != "source" and there.get(key) != value:
+        if key not in _TOLD and there.get(key) != value:
             raise UserError(
                 f"{told} was scored under another {name}: {key} is {there.get(key)} there, "
                 f"{value} here."

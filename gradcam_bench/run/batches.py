@@ -147,7 +147,7 @@ def _collate(items: list[Item]) -> Batch:
     return Batch(items, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
 
 
-def first_images(dataset: Dataset, geometry: Geometry, *, count: int = 4) -> Tensor:
+def first_images(dataset: Dataset, geometry: Geometry, *, count: int) -> Tensor:
     """Return the first images of a data set that are not broken, (N, 3, size, size) uint8.
 
     They are the same ones for every shard, batch size and resumed run. N is at most `count`, and

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from gradcam_bench.cam.gradcam import GradCAM
-from gradcam_bench.config import bind
-from gradcam_bench.data.example import Dataset
-from gradcam_bench.data.geometry import Geometry
-from gradcam_bench.errors import UserError
-from gradcam_bench.faithfulness.curves import Perturber
 from gradcam_bench.faithfulness.scorers import Scorer, make_scorer
+from gradcam_bench.faithfulness.target_scores import TargetScores
 from gradcam_bench.localization import split_thresholds
-from gradcam_bench.localization.protocol import Protocol
-from gradcam_bench.models.model import Model
 from gradcam_bench.models.prepare import prepare, warn_where_unstable
-from gradcam_bench.names import Row
+from gradcam_bench.names import Followed, Precision
 from gradcam_bench.run import scorer_choice
 from gradcam_bench.run.batch import Evaluation, Scored
-from gradcam_bench.run.batches import Item, batches, first_images
+from gradcam_bench.run.batches import batches
+from gradcam_bench.run.faithfulness_columns import FaithfulnessColumns
+from gradcam_bench.run.gallery import kept_images
+from gradcam_bench.run.localization_columns import MapScores
+from gradcam_bench.run.maps import CellMaps, Input
+from gradcam_bench.run.open_parts import OpenParts
 from gradcam_bench.run.precision import full_float32
 from gradcam_bench.run.provenance import build_provenance
-from gradcam_bench.run.setup import (
-    PRECISIONS,
-    bind_dataset,
-    check_classes,
-    check_config,
-    choose_device,
-    choose_layers,
-    make_options,
-    perturbed_images,
-)
+from gradcam_bench.run.setup import RunSetup, make_options, set_up
 from gradcam_bench.run.workers import processes
 from gradcam_bench.store.parts import Store
+
+SCORED_TOGETHER = 32
+"""Perturbed images are scored at least so many at a time, however small the batches of images."""
 
 
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
@@ -57,182 +50,111 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
         UserError: anything in the config that cannot be run; too many broken examples. Parts
             that were finished stay.
     """
-    with full_float32(config.precision == "float32"):
-        return _run(config, output_dir, command=command)
+    with full_float32(config.precision == Precision.float32):
+        return _run(set_up(config), output_dir, command)
 
 
-def _run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
-    check_config(config)
-    # Everything is bound to its signature before anything is built.
-    build_model = bind(config.model, "model")
-    build_dataset = bind_dataset(config.dataset)
-    build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
-    protocols: list[Protocol] = [build() for build in build_protocols]
-    _check_names(list(config.protocols), protocols)
-    dataset = build_dataset()
-    device = choose_device(config.device)
-    model: Model = build_model()
-    check_classes(model, dataset)
-    layers = choose_layers(config.layers, model)
-    autocast = PRECISIONS[config.precision]
-    network = model.network.to(device)
-    size = model.preprocessing.size
-    geometry = Geometry(
-        size=size,
-        mode=config.geometry,
-        resize=model.preprocessing.resize if config.geometry == "center_crop" else None,
-        interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
-    )
-    examples = first_images(dataset, geometry).to(device)
-    examples = model.preprocessing.normalize(examples)
-    provenance = build_provenance(config, model, dataset, layers, device, command)
+def _run(setup: RunSetup, output_dir: Path, command: str) -> bool:
+    config = setup.config
+    provenance = build_provenance(setup, command)
     if config.thresholds_from is not None:
-        other = Path(config.thresholds_from)
         provenance["thresholds"] = split_thresholds.choose(
-            other, provenance, dataset.image_ids, output_dir=output_dir
+            Path(config.thresholds_from),
+            provenance,
+            setup.dataset.image_ids,
+            output_dir=output_dir,
         )
-    chosen = None
-    if config.faithfulness.enabled:
-        options = make_options(config)
-        n_scored = perturbed_images(config, size, len(dataset), len(layers))
-        because = f"{n_scored} perturbed images on {device.type} in {config.precision}"
-
-        def make(choice: str) -> Scorer:
-            return make_scorer(
-                choice, network, examples, n_images=n_scored, autocast=PRECISIONS[config.precision]
-            )
-
-        chosen = scorer_choice.choose(output_dir, provenance, make, config.scoring, because)
+    choice = _scorer_choice(setup, output_dir)
+    if choice is not None:
+        choice.before_the_run(provenance)
     store = Store(
         output_dir,
         provenance,
-        n_images=len(dataset),
+        n_images=len(setup.dataset),
         part_size=config.part_size,
         overwrite=config.overwrite,
         retry_errors=config.retry_errors,
     )
     parts = store.missing_parts(config.shard.index, config.shard.count)
-    _tolerate(config, store, computing=parts)
+    open_parts = OpenParts(store, parts, config.max_errors)
+    open_parts.tolerate()
     if parts:
-        faithfulness = None
-        if config.faithfulness.enabled:
-            faithfulness = Perturber(
-                scorer_choice.keep(output_dir, store.run, make, config.scoring, chosen),
-                model.preprocessing,
-                options,
-                batch_size=max(config.batch_size, 32),
-                seed=config.seed,
-            )
-        prepared = prepare(network, examples, layers=layers)
-        evaluation = Evaluation(
-            GradCAM(prepared.network, layers, autocast=autocast),
-            model.preprocessing,
-            memory_format=prepared.memory_format,
-            methods=list(config.methods),
-            protocols=protocols,
-            faithfulness=faithfulness,
-            follow_label=config.faithfulness.target == "label",
-            road=config.faithfulness.road,
-            seed=config.seed,
-            device=device,
-        )
-        warn_where_unstable(evaluation.cam, examples, evaluation.methods)
-        workers = config.num_workers
-        if workers is None:
-            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-        with processes(workers) as evaluation.pool:
-            _compute(config, evaluation, dataset, geometry, store, parts, workers)
+        evaluation = _evaluation(setup, None if choice is None else choice.of_the_run(store.run))
+        _compute(setup, evaluation, open_parts)
     store.write_run()
-    _tolerate(config, store)
+    open_parts.tolerate()
     return store.complete()
 
 
-def _compute(
-    config: DictConfig,
-    evaluation: Evaluation,
-    dataset: Dataset,
-    geometry: Geometry,
-    store: Store,
-    parts: Sequence[int],
-    workers: int,
-) -> None:
-    """Run the loop over the missing parts; a part is stored when its last image is done."""
-    n, kept = len(dataset), min(config.gallery, len(dataset))
-    gallery_indices = {i * n // kept for i in range(kept)} if kept else set()
-    indices = [i for part in parts for i in store.images_of(part)]
+def _scorer_choice(setup: RunSetup, output_dir: Path) -> scorer_choice.ScorerChoice | None:
+    """Return how the scorer of the run is chosen; None where nothing is scored."""
+    config, n_images = setup.config, setup.perturbed_images
+    if not config.faithfulness.enabled:
+        return None
+
+    def make(choice: str) -> Scorer:
+        return make_scorer(
+            choice,
+            setup.model.network,
+            setup.examples,
+            n_images=n_images,
+            autocast=setup.autocast,
+        )
+
+    because = f"{n_images} perturbed images on {setup.device.type} in {config.precision}"
+    return scorer_choice.ScorerChoice(output_dir, make, config.scoring, because)
+
+
+def _evaluation(setup: RunSetup, scorer: Scorer | None) -> Evaluation:
+    """Return what turns the batches of a run into rows; without a scorer, no faithfulness."""
+    config, preprocessing = setup.config, setup.model.preprocessing
+    prepared = prepare(setup.model.network, setup.examples, layers=setup.layers)
+    to_input = Input(preprocessing, setup.device, prepared.memory_format)
+    cam = GradCAM(prepared.network, setup.layers, autocast=setup.autocast)
+    cell_maps = CellMaps(cam, list(config.methods), to_input.size, config.seed)
+    warn_where_unstable(cam, setup.examples, cell_maps.methods)
+    faithfulness = None
+    if scorer is not None:
+        faithfulness = FaithfulnessColumns(
+            TargetScores(scorer, max(config.batch_size, SCORED_TOGETHER)),
+            preprocessing,
+            make_options(config),
+            follow_label=config.faithfulness.target == Followed.label,
+            road=config.faithfulness.road,
+        )
+    localization = MapScores(setup.protocols, to_input.size)
+    return Evaluation(to_input, cell_maps, localization, faithfulness)
+
+
+def _compute(setup: RunSetup, evaluation: Evaluation, parts: OpenParts) -> None:
+    """Score the images of the missing parts; a part is stored when its last image is done."""
+    config, dataset, store = setup.config, setup.dataset, parts.store
+    workers = _workers(config.num_workers, setup.device)
+    kept = kept_images(len(dataset), config.gallery)
+    indices = [i for part in parts.waiting for i in store.images_of(part)]
     loader = batches(
         dataset,
-        geometry,
+        setup.geometry,
         indices,
         batch_size=config.batch_size,
         num_workers=workers,
-        pin=evaluation.device.type == "cuda",
+        pin=setup.device.type == "cuda",
     )
-    rows: dict[int, list[Row]] = {}
-    pictures: dict[int, list[Row]] = {}
-    broken: dict[int, list[Item]] = {}
-    computing = list(parts)
-    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
-    started = time.perf_counter()
-    with tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1) as bar:
-        scored = (evaluation(batch, gallery_indices) for batch in loader)
-        for batch in _ahead(scored, workers):
-            for picture in batch.gallery:
-                part = place[picture["image_id"]] // store.part_size
-                pictures.setdefault(part, []).append(picture)
-            for item, item_rows in zip(batch.items, batch.rows(), strict=True):
-                part = item.index // store.part_size
-                rows.setdefault(part, []).extend(item_rows)
-                if item.error is not None:
-                    broken.setdefault(part, []).append(item)
-                if item.index == store.images_of(part)[-1]:
-                    now = time.perf_counter()
-                    store.write_part(
-                        part,
-                        rows.pop(part),
-                        pictures.pop(part, []),
-                        seconds=now - started,
-                        broken_files=[
-                            bad.broken_file for bad in broken.pop(part, []) if bad.broken_file
-                        ],
-                    )
-                    computing.remove(part)
-                    started = now
-            bar.update(len(batch.items))
-            _tolerate(config, store, computing=computing, broken=broken)
+    progress = tqdm(total=len(indices), unit="img", desc=store.directory.name, smoothing=0.1)
+    with processes(workers) as evaluation.pool, progress:
+        for batch in _ahead((evaluation(batch, kept) for batch in loader), workers):
+            parts.add(batch)
+            progress.update(len(batch.items))
 
 
-def _tolerate(
-    config: DictConfig,
-    store: Store,
-    *,
-    computing: Sequence[int] = (),
-    broken: Mapping[int, Sequence[Item]] | None = None,
-) -> None:
-    """Stop where the whole run, all shards and earlier processes together, has too many errors.
+def _workers(asked: int | None, device: torch.device) -> int:
+    """Return how many processes decode images, and as many that localize maps.
 
-    Args:
-        config: of the run; `max_errors` is the share of its images that may be broken.
-        store: its parts.
-        computing: the parts that this process has not stored yet.
-        broken: the broken examples that it has found in them.
-
-    Raises:
-        UserError: more examples are broken than `max_errors` tolerates.
+    Unless it is told, none on the CPU, where they would take the network's cores.
     """
-    own = [item for items in (broken or {}).values() for item in items]
-    limit, anew = config.max_errors * store.n_images, set(computing)
-    if len(own) + store.errors(without=anew) <= limit:
-        return
-    total = len(own) + store.recount_errors(without=anew)
-    if total > limit:
-        first = own[0].error if own else store.first_error()
-        raise UserError(
-            f"{total} of {store.n_images} examples are broken, more than max_errors="
-            f"{config.max_errors:g} tolerates. The first: {first} Finished parts are kept; mend "
-            "the files or raise max_errors, then run again (retry_errors=true tries all of them "
-            "again)."
-        )
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
@@ -243,13 +165,3 @@ def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _check_names(keys: Sequence[str], protocols: Sequence[Protocol]) -> None:
-    """Refuse a protocol whose name, which its columns carry, is not its key in the config."""
-    for key, protocol in zip(keys, protocols, strict=True):
-        if protocol.name != key:
-            raise UserError(
-                f"protocols.{key}.name expects {key!r}, the key it stands under, got "
-                f"{protocol.name!r}: rename the key, e.g. by a file of its own in conf/protocol."
-            )

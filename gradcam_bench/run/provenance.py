@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from gradcam_bench.cam.methods import own_function
 from gradcam_bench.config import identity
-from gradcam_bench.data.example import Dataset
 from gradcam_bench.models.checkpoints import weights_hash
 from gradcam_bench.models.custom_code import code_hash, function_hash
-from gradcam_bench.models.model import Model
 from gradcam_bench.run.precision import tf32_allowed
+from gradcam_bench.run.setup import RunSetup
 from gradcam_bench.store.computed_by import this_process
 from gradcam_bench.store.parts import identity_hash
 
 PACKAGES = ("gradcam-bench", "torch", "torchvision", "timm", "onnxruntime", "numpy", "pandas")
 
 
-def build_provenance(
-    config: DictConfig,
-    model: Model,
-    dataset: Dataset,
-    layers: Sequence[str],
-    device: torch.device,
-    command: str,
-) -> dict[str, Any]:
+def build_provenance(run: RunSetup, command: str) -> dict[str, Any]:
     """Return the content of run.json: what decides the numbers, and where they are computed."""
-    resolved = OmegaConf.to_container(config, resolve=True)
+    resolved = OmegaConf.to_container(run.config, resolve=True, enum_to_str=True)
     assert isinstance(resolved, dict)
-    decides = identity(resolved)  # type: ignore[arg-type]
-    decides["layers"] = list(layers)
-    decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
-    code = code_hash(model.network, decides["model"].get("factory"))
-    if code is not None:
-        decides["model"]["code"] = code
-    own = {name: function_hash(own_function(name)) for name in decides["methods"] if ":" in name}
-    if own:
-        decides["method_code"] = own
-    decides["weights_hash"] = weights_hash(model.network)
-    decides["data_fingerprint"] = dataset.fingerprint()
-    decides["n_images"] = len(dataset)
+    decides = _decides(resolved, run)
+    device = run.device
     return {
         "command": command,
         "config_hash": identity_hash(decides),
-        "model": model.name,
-        "weights": model.weights,
-        "layers": list(layers),
-        "class_names": list(dataset.class_names),
-        "n_images": len(dataset),
+        "model": run.model.name,
+        "weights": run.model.weights,
+        "layers": list(run.layers),
+        "class_names": list(run.dataset.class_names),
+        "n_images": len(run.dataset),
         "data_fingerprint": decides["data_fingerprint"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -65,6 +47,23 @@ def build_provenance(
         "identity": decides,
         "config": resolved,
     }
+
+
+def _decides(resolved: dict[Any, Any], run: RunSetup) -> dict[str, Any]:
+    """Return the run's identity: what of the config, the network and the data decides a number."""
+    decides = identity(resolved)
+    decides["layers"] = list(run.layers)
+    decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
+    code = code_hash(run.model.network, decides["model"].get("factory"))
+    if code is not None:
+        decides["model"]["code"] = code
+    own = {name: function_hash(own_function(name)) for name in decides["methods"] if ":" in name}
+    if own:
+        decides["method_code"] = own
+    decides["weights_hash"] = weights_hash(run.model.network)
+    decides["data_fingerprint"] = run.dataset.fingerprint()
+    decides["n_images"] = len(run.dataset)
+    return decides
 
 
 def versions() -> Mapping[str, str]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,11 +29,12 @@ from gradcam_bench.cam.upsampling import normalize_by_max, upsample
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
-from gradcam_bench.faithfulness.curves import Perturber, area_under_curve
+from gradcam_bench.faithfulness.target_scores import Explained
 from gradcam_bench.localization.boxes import localize
 from gradcam_bench.localization.energy import energy_in_region
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.models.model import Model
+from gradcam_bench.names import Row
 from gradcam_bench.run.batches import Item, batches
 
 MODES = ("cascading", "independent")
@@ -107,15 +109,18 @@ def similarity(maps: np.ndarray, original: np.ndarray) -> tuple[np.ndarray, np.n
     return np.array(ranks), np.array(structures)
 
 
+BATCH = 50
+"""Images whose maps are compared at a time."""
+
+
 def randomization_check(
     model: Model,
     dataset: Dataset,
     protocol: Protocol,
     *,
-    measure: Perturber,
+    insertion: Callable[[Explained], Tensor],
     mode: str = "cascading",
     seed: int = 0,
-    batch_size: int = 50,
 ) -> pd.DataFrame:
     """Randomise a network layer by layer and follow its Grad-CAM maps at the default layer.
 
@@ -123,11 +128,10 @@ def randomization_check(
         model: the trained network.
         dataset: whose labels are the classes asked for.
         protocol: of the boxes; its foreground comes from the map after ReLU.
-        measure: insertion, scored by the trained network: do the randomised maps still show it
-            what it needs?
+        insertion: areas under the insertion curve (N, 1), scored by the trained network: do the
+            randomised maps still show it what it needs?
         mode: "cascading" or "independent".
         seed: of the new weights and of the random control.
-        batch_size: images at a time.
 
     Returns:
         One row per step and image: step (0 is the original), layer, image_id, spearman, ssim,
@@ -136,68 +140,84 @@ def randomization_check(
     size = model.preprocessing.size
     geometry = Geometry(size=size, interpolation=model.preprocessing.interpolation)  # type: ignore[arg-type]
     loader = batches(
-        dataset,
-        geometry,
-        range(len(dataset)),
-        batch_size=batch_size,
-        num_workers=0,
-        pin=False,
+        dataset, geometry, range(len(dataset)), batch_size=BATCH, num_workers=0, pin=False
     )
-    steps = list(variants(model.network, mode=mode, seed=seed))
-    rows: list[dict[str, object]] = []
+    networks = list(variants(model.network, mode=mode, seed=seed))
+    rows: list[Row] = []
     for batch in loader:
-        items = batch.good
         x = model.preprocessing.normalize(batch.images)
-        labels = torch.tensor([item.label for item in items])
-        original: Tensor | None = None
-        named = [("random", random_map([item.image_id for item in items], seed))]
-        named += [("center", center_map(len(items), (size, size)))]
-        for control, raw in named:
-            heat = normalize_by_max(upsample(raw, (size, size)))
-            rows += _rows(-1, control, heat, None, items, x, labels, protocol, measure)
-        for number, (name, network) in enumerate(steps):
-            cam = GradCAM(network, model.default_layer)
-            cam.forward(x)
-            cam.backward(labels)
-            raw = grad_cam(cam.activations[0], cam.gradients[0]).relu()
-            heat = normalize_by_max(upsample(raw, (size, size)))
-            original = heat if original is None else original
-            rows += _rows(number, name, heat, original, items, x, labels, protocol, measure)
+        measure = _Measure(batch.good, x, protocol, insertion)
+        controls = {
+            "random": random_map(measure.image_ids, seed),
+            "center": center_map(len(batch.good), (size, size)),
+        }
+        for control, found in controls.items():
+            rows += measure(found, step=-1, layer=control)
+        for step, (name, network) in enumerate(networks):
+            rows += measure(_signed_maps(network, model.default_layer, measure), step, name)
     return pd.DataFrame(rows)
 
 
-def _rows(
-    step: int,
-    layer: str,
-    heat: Tensor,
-    original: Tensor | None,
-    items: Sequence[Item],
-    x: Tensor,
-    labels: Tensor,
-    protocol: Protocol,
-    measure: Perturber,
-) -> list[dict[str, object]]:
-    ids = [item.image_id for item in items]
-    curves = measure.curves(x, heat[:, None], labels, ids)
-    insertion = area_under_curve(curves.insertion)[:, 0].tolist()
-    maps = heat.numpy()
-    nothing = np.full(len(items), np.nan)
-    ranks, structures = (
-        (nothing, nothing) if original is None else similarity(maps, original.numpy())
-    )
-    rows = []
-    for i, item in enumerate(items):
-        assert item.boxes is not None
-        rows.append(
-            {
-                "step": step,
-                "layer": layer,
-                "image_id": item.image_id,
-                "spearman": ranks[i],
-                "ssim": structures[i],
-                "box_iou": localize(maps[i], item.boxes, protocol).box_iou,
-                "energy_in_box": energy_in_region(maps[i], item.boxes),
-                "insertion_auc": insertion[i],
-            }
-        )
-    return rows
+def _signed_maps(network: nn.Module, layer: str, measure: _Measure) -> Tensor:
+    """Return the Grad-CAM maps (N, h, w) of a batch's images for their labels, before the ReLU."""
+    cam = GradCAM(network, layer)
+    cam.forward(measure.x)
+    cam.backward(measure.labels)
+    return grad_cam(cam.activations[0], cam.gradients[0])
+
+
+@dataclass
+class _Measure:
+    """Compares maps of one batch of images with those of the original network.
+
+    Attributes:
+        items: the images, none broken.
+        x: (N, 3, H, W), normalised.
+        protocol: of the boxes.
+        insertion: areas under the insertion curve.
+        original: the heatmaps of step 0, (N, H, W), once they are there.
+    """
+
+    items: Sequence[Item]
+    x: Tensor
+    protocol: Protocol
+    insertion: Callable[[Explained], Tensor]
+    original: np.ndarray | None = None
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The ids of the images."""
+        return [item.image_id for item in self.items]
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes asked for, (N,)."""
+        return torch.tensor([item.label for item in self.items])
+
+    def __call__(self, signed: Tensor, step: int, layer: str) -> list[Row]:
+        """Return a row per image for signed maps (N, h, w) of one step."""
+        heat = normalize_by_max(upsample(signed.relu(), (self.x.shape[-2], self.x.shape[-1])))
+        explained = Explained(self.x, heat[:, None], self.labels, self.image_ids)
+        insertion = self.insertion(explained)[:, 0].tolist()
+        maps = heat.numpy()
+        if step == 0:
+            self.original = maps
+        ranks = structures = np.full(len(maps), np.nan)
+        if self.original is not None:
+            ranks, structures = similarity(maps, self.original)
+        rows: list[Row] = []
+        for i, item in enumerate(self.items):
+            assert item.boxes is not None
+            rows.append(
+                {
+                    "step": step,
+                    "layer": layer,
+                    "image_id": item.image_id,
+                    "spearman": ranks[i],
+                    "ssim": structures[i],
+                    "box_iou": localize(maps[i], item.boxes, self.protocol).box_iou,
+                    "energy_in_box": energy_in_region(maps[i], item.boxes),
+                    "insertion_auc": insertion[i],
+                }
+            )
+        return rows

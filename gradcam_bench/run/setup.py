@@ -1,24 +1,124 @@
-"""A config's choices checked, and what a run needs built from them."""
+"""What a run needs, built from its config; everything in it that cannot be run is refused here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from gradcam_bench.cam.methods import check_methods
-from gradcam_bench.config import bind
+from gradcam_bench.config import bind, check_numbers
 from gradcam_bench.data.example import Dataset
+from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.data.subset import FirstN
 from gradcam_bench.errors import UserError
 from gradcam_bench.faithfulness.baselines import n_points
 from gradcam_bench.faithfulness.curves import Options
+from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.models.model import Model
-from gradcam_bench.names import CONTROLS
+from gradcam_bench.names import CONTROLS, Fit, Precision
+from gradcam_bench.run.batches import first_images
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST = {
+    Precision.float32: None,
+    Precision.bfloat16: torch.bfloat16,
+    Precision.float16: torch.float16,
+}
+
+EXAMPLES = 4
+"""Real images on which folding and scorers are compared with the network."""
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """A run's config and what it names, built and checked, before anything is computed.
+
+    Attributes:
+        config: of the schema `config.Config`.
+        model: its network is on the device.
+        dataset: cut to `dataset.limit`.
+        geometry: how its images become the network's input.
+        protocols: of localization; the first gives the columns without a suffix.
+        layers: module paths.
+        device: of the network.
+        examples: the first images of the data set, normalised, on the device, (N, 3, H, W).
+    """
+
+    config: DictConfig
+    model: Model
+    dataset: Dataset
+    geometry: Geometry
+    protocols: Sequence[Protocol]
+    layers: Sequence[str]
+    device: torch.device
+    examples: Tensor
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The lower precision in which the network computes, or None."""
+        return AUTOCAST[self.config.precision]
+
+    @property
+    def perturbed_images(self) -> int:
+        """How many images deletion and insertion will score in the whole run."""
+        size = self.model.preprocessing.size
+        _, points = n_points((size, size), self.config.faithfulness.steps)
+        methods = self.config.methods
+        controls = sum(method in CONTROLS for method in methods)
+        cells = (len(methods) - controls) * len(self.layers) + controls
+        return len(self.dataset) * cells * 2 * points
+
+
+def set_up(config: DictConfig) -> RunSetup:
+    """Build what a config names; everything is bound to its signature before anything is built.
+
+    Raises:
+        UserError: anything in the config that cannot be run.
+    """
+    check_numbers(config)
+    check_methods(list(config.methods))
+    build_model = bind(config.model, "model")
+    build_dataset = bind_dataset(config.dataset)
+    protocols = build_protocols(config.protocols)
+    dataset = build_dataset()
+    device = choose_device(config.device)
+    model: Model = build_model()
+    check_classes(model, dataset)
+    layers = choose_layers(config.layers, model)
+    model.network.to(device)
+    geometry = Geometry(
+        size=model.preprocessing.size,
+        mode=config.geometry,
+        resize=model.preprocessing.resize if config.geometry == Fit.center_crop else None,
+        interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
+    )
+    images = first_images(dataset, geometry, count=EXAMPLES).to(device)
+    examples = model.preprocessing.normalize(images)
+    return RunSetup(config, model, dataset, geometry, protocols, layers, device, examples)
+
+
+def build_protocols(nodes: DictConfig) -> list[Protocol]:
+    """Return the localization protocols of a config.
+
+    Raises:
+        UserError: there is none; one cannot be built; its name, which its columns carry, is not
+            its key in the config.
+    """
+    if not nodes:
+        raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
+    bound = {str(key): bind(node, f"protocols.{key!s}") for key, node in nodes.items()}
+    protocols: dict[str, Protocol] = {key: build() for key, build in bound.items()}
+    for key, protocol in protocols.items():
+        if protocol.name != key:
+            raise UserError(
+                f"protocols.{key}.name expects {key!r}, the key it stands under, got "
+                f"{protocol.name!r}: rename the key, e.g. by a file of its own in conf/protocol."
+            )
+    return list(protocols.values())
 
 
 def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
@@ -36,42 +136,6 @@ def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
     if not isinstance(limit, int) or limit < 1:
         raise UserError(f"dataset.limit expects a number of images from 1, got {limit!r}.")
     return lambda: FirstN(build(), limit)
-
-
-def check_config(config: DictConfig) -> None:
-    """Raise a UserError for the first value of a config that is out of its range."""
-    check_methods(list(config.methods))
-    if not config.protocols:
-        raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
-    positive = {
-        "batch_size": config.batch_size,
-        "part_size": config.part_size,
-        "shard.count": config.shard.count,
-    }
-    for key, value in positive.items():
-        if value < 1:
-            raise UserError(f"{key} expects a number from 1, got {value}.")
-    if not 0 <= config.shard.index < config.shard.count:
-        raise UserError(
-            f"shard.index expects 0 to shard.count - 1 = {config.shard.count - 1}, "
-            f"got {config.shard.index}."
-        )
-    if not 0 <= config.max_errors <= 1:
-        raise UserError(f"max_errors expects a share from 0 to 1, got {config.max_errors}.")
-    if config.num_workers is not None and config.num_workers < 0:
-        raise UserError(f"num_workers expects a number from 0, got {config.num_workers}.")
-    if config.gallery < 0:
-        raise UserError(f"gallery expects a number of images from 0, got {config.gallery}.")
-    if config.precision not in PRECISIONS:
-        raise UserError(
-            f"precision expects one of {', '.join(PRECISIONS)}, got {config.precision!r}."
-        )
-    if config.faithfulness.target not in ("predicted", "label"):
-        raise UserError(
-            f"faithfulness.target expects predicted or label, got {config.faithfulness.target!r}."
-        )
-    if config.geometry not in ("squash", "center_crop"):
-        raise UserError(f"geometry expects squash or center_crop, got {config.geometry!r}.")
 
 
 def choose_device(name: str) -> torch.device:
@@ -132,12 +196,5 @@ def make_options(config: DictConfig) -> Options:
         insertion_baseline=choices.insertion_baseline,
         ties=choices.ties,
         score=choices.score,
+        seed=config.seed,
     )
-
-
-def perturbed_images(config: DictConfig, size: int, n_images: int, n_layers: int) -> int:
-    """Return how many images deletion and insertion will score in the whole run."""
-    _, points = n_points((size, size), config.faithfulness.steps)
-    controls = sum(method in CONTROLS for method in config.methods)
-    cells = (len(config.methods) - controls) * n_layers + controls
-    return n_images * cells * 2 * points

@@ -39,7 +39,15 @@ from gradcam_bench.store.part_folder import (
     read_rows,
     read_run,
 )
-from gradcam_bench.store.run_file import FORMAT, identity_hash, join, remove, still_own, to_json
+from gradcam_bench.store.run_file import (
+    FORMAT,
+    identity_hash,
+    join,
+    remove,
+    same_config,
+    still_own,
+    to_json,
+)
 
 __all__ = [
     "Store",
@@ -49,6 +57,7 @@ __all__ = [
     "read_gallery",
     "read_rows",
     "read_run",
+    "same_config",
     "write_atomically",
 ]
 
@@ -94,6 +103,8 @@ class Store:
         make_folder(directory)
         self.found = join(directory, self.run, overwrite=overwrite)
         """run.json as this process found it; empty where it made it."""
+        if self.found:
+            self.run["config_hash"] = self.found.get("config_hash")  # which the parts carry
         self.parts = PartFolder.of(directory, self.found or self.run)
         for kind in KINDS:
             make_folder(directory / kind)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.names import without_places
 from gradcam_bench.store.files import create_atomically, write_atomically
 from gradcam_bench.store.part_file import KINDS, DamagedPartError
 from gradcam_bench.store.part_folder import PartFolder
@@ -32,6 +33,18 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def same_config(stored: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Return whether two contents of run.json are of one config.
+
+    They are where the hashes are equal; and where the identities are, but for the places of our
+    own code: older versions hashed those, too.
+    """
+    if stored.get("config_hash") == run.get("config_hash"):
+        return True
+    known = stored.get("identity")
+    return bool(known) and without_places(known) == without_places(run.get("identity"))
+
+
 def join(directory: Path, run: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
     """Make run.json, or agree with the one that is there.
 
@@ -44,7 +57,8 @@ def join(directory: Path, run: Mapping[str, Any], *, overwrite: bool) -> dict[st
         overwrite: replace the run of another config, and remove what it left.
 
     Returns:
-        The content that was there, of the same config; empty where this call made the file.
+        The content that was there, of the same config; empty where this call made the file. Its
+        `config_hash`, which the parts carry, may be an older one than the run's.
 
     Raises:
         UserError: the folder belongs to another config, or holds scores of unknown origin.
@@ -62,7 +76,7 @@ def join(directory: Path, run: Mapping[str, Any], *, overwrite: bool) -> dict[st
                 )
             if not create_atomically(path, to_json(run)):
                 continue  # another process was first: agree with it
-        elif stored.get("config_hash") == run["config_hash"]:
+        elif same_config(stored, run):
             return stored
         elif overwrite or (not stored and not _foreign(mine)):
             write_atomically(path, to_json(run))
@@ -147,7 +161,7 @@ def _difference(stored: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """Name the first few keys in which two runs differ."""
     if not stored:
         return "its run.json is broken"
-    a, b = _flat(stored.get("identity", {})), _flat(run.get("identity", {}))
+    a, b = (_flat(without_places(told.get("identity", {}))) for told in (stored, run))
     keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
     shown = [f"{key}: {a.get(key)} there, {b.get(key)} now" for key in keys[:3]]
     return "; ".join(shown) + ("; ..." if len(keys) > 3 else "")

@@ -81,6 +81,13 @@ _ALL = (
     _id("label", "data set", "index of the class asked for", _INT),
     _id("error", "loop", "why the image is broken; null where it is not"),
     Column(
+        "error_kind",
+        _TEXT,
+        "loop",
+        "what is broken: image, annotation, box or label; null where nothing is",
+    ),
+    Column("error_path", _TEXT, "loop", "the file to mend, where the image is broken and has one"),
+    Column(
         "group",
         _TEXT,
         "data set",

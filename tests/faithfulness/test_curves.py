@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from perturber import Perturber
 from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from gradcam_bench.faithfulness.baselines import (
     progressively,
     rise_blur,
 )
-from gradcam_bench.faithfulness.curves import Options, Perturber, area_under_curve
+from gradcam_bench.faithfulness.curves import Options, area_under_curve
 from gradcam_bench.faithfulness.road import NEIGHBOURS, impute
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.models.model import Preprocessing
@@ -26,7 +27,7 @@ def setup(n=3, m=2, size=12, seed=0):
     g = torch.Generator().manual_seed(seed)
     images = torch.randn(n, 3, size, size, generator=g)
     heatmaps = torch.randn(n, m, size, size, generator=g).relu()
-    return TorchScorer(Residual()), images, heatmaps, torch.tensor([1, 3, 0, 2, 1])[:n]
+    return TorchScorer(Residual().eval()), images, heatmaps, torch.tensor([1, 3, 0, 2, 1])[:n]
 
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -227,7 +228,7 @@ def test_confidence_is_undefined_where_the_formula_is():
             return torch.stack([x.sum((1, 2, 3)) * 1e4, torch.zeros(len(x))], 1)
 
     images = torch.stack([torch.ones(3, 12, 12), -torch.ones(3, 12, 12)])
-    found = Perturber(TorchScorer(Sure()), PIXELS).confidence(
+    found = Perturber(TorchScorer(Sure().eval()), PIXELS).confidence(
         images, torch.ones(2, 1, 12, 12), torch.tensor([0, 0])
     )
     assert math.isnan(found["average_gain"][0])  # Y = 1
@@ -298,7 +299,7 @@ def test_road_rewards_planted_evidence_and_is_the_same_image_by_image():
     board[:, :, 2:6, 2:6] = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)
     right = torch.zeros(2, 1, 12, 12)
     right[:, :, 2:6, 2:6] = 1
-    perturber = Perturber(TorchScorer(Contrast()), PIXELS)
+    perturber = Perturber(TorchScorer(Contrast().eval()), PIXELS)
     targets = torch.tensor([0, 0])
     found = perturber.road(board, torch.cat([right, -right], 1), targets, ["a", "b"])
     assert (found["road"][:, 0] > 0.1).all()
@@ -363,7 +364,7 @@ def test_planted_evidence_beats_random_end_to_end():
     images = torch.zeros(1, 3, 12, 12)
     images[:, :, 2:5, 2:5] = 1
     good, noise = images[:, :1].clone(), torch.rand(1, 1, 12, 12)
-    scorer = TorchScorer(Brightness())
+    scorer = TorchScorer(Brightness().eval())
     found = curves(scorer, images, torch.cat([good, noise], 1), torch.tensor([0]), steps=16)
     deletion, insertion = (area_under_curve(c)[0] for c in (found.deletion, found.insertion))
     assert deletion[0] < deletion[1] - 0.05
@@ -383,4 +384,4 @@ def test_a_wrong_number_of_steps_is_refused():
 def test_unknown_choices_are_refused_with_the_known_ones(options):
     (key,) = options
     with pytest.raises(UserError, match=f"faithfulness.{key} expects one of"):
-        Options(**options)
+        curves(*setup(), **options)

@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from perturber import Perturber
 from toys import Residual
 
-from gradcam_bench.faithfulness.baselines import TIES, pixel_rank
-from gradcam_bench.faithfulness.curves import Options, Perturber
+from gradcam_bench.faithfulness.baselines import pixel_rank
+from gradcam_bench.faithfulness.curves import Options
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.models.model import Preprocessing
+from gradcam_bench.names import Ties
 from gradcam_bench.store.parts import Store
 
 SIZE = 8
@@ -26,7 +28,7 @@ IDS = ["a", "b", "c", "d", "e"]
 @given(
     arrays(np.int8, (2, 5, 6), elements=st.integers(0, 9)),
     arrays(np.float32, 10, elements=st.floats(0.125, 8, width=32)),
-    st.sampled_from(TIES),
+    st.sampled_from(Ties),
 )
 def test_ranks_depend_on_the_order_of_the_values_alone(levels, steps, ties):
     values = np.cumsum(steps)[levels]  # any strictly increasing function of ten levels
@@ -58,7 +60,7 @@ def all_scores(images, maps, targets, ids, batch_size, options):
     st.permutations(range(5)),
     st.integers(1, 5),
     st.integers(1, 40),
-    st.sampled_from(TIES),
+    st.sampled_from(Ties),
     st.sampled_from(["zeros", "noise", "blur"]),
 )
 def test_no_score_depends_on_batch_size_order_or_neighbours(order, kept, batch, ties, start):

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from perturber import Perturber
 from toys import Residual
 
-from gradcam_bench.faithfulness.curves import Options, Perturber, area_under_curve
+from gradcam_bench.faithfulness.curves import Options, area_under_curve
 from gradcam_bench.faithfulness.road import impute
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.localization.energy import energy_in_region

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from perturber import Perturber
 from torch import nn
 from toys import Linear1x1, Residual
 
 from gradcam_bench.faithfulness.baselines import pixel_rank
-from gradcam_bench.faithfulness.curves import Perturber
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.models.model import Preprocessing
 

@@ -190,7 +190,7 @@ def test_logits_are_compared_where_probabilities_are_saturated():
             return torch.stack([other + 1000, other], 1)
 
     def scorer(wrong):
-        return TorchScorer(Sure(wrong))
+        return TorchScorer(Sure(wrong).eval())
 
     x = examples()
     assert torch.equal(scorer(True)(x).softmax(1), scorer(False)(x).softmax(1))
@@ -208,7 +208,7 @@ def test_logits_that_are_not_finite_must_be_so_in_both():
             logits = torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
             return logits.masked_fill(torch.tensor([self.hole, False]), torch.nan)
 
-    with_holes, without = (TorchScorer(Holes(hole)) for hole in (True, False))
+    with_holes, without = (TorchScorer(Holes(hole).eval()) for hole in (True, False))
     assert disagreement(with_holes, without, examples()) == float("inf")
     assert disagreement(with_holes, with_holes, examples()) == 0
 
@@ -233,13 +233,18 @@ def test_without_an_example_noise_alone_is_compared():
 
 
 def test_the_scorer_leaves_the_model_alone():
-    network = Functional().train()
+    network = Functional().eval()
     before = copy.deepcopy(network.state_dict())
     grads = [p.requires_grad for p in network.parameters()]
     TorchScorer(network)(torch.zeros(1, 3, 8, 8))
-    assert network.training
+    assert not network.training
     assert [p.requires_grad for p in network.parameters()] == grads
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_network_in_training_mode_is_refused():
+    with pytest.raises(UserError, match=r"expects Functional in eval mode: call eval\(\) first"):
+        TorchScorer(Functional().train())
 
 
 def test_wrong_choices_are_refused(monkeypatch):

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluations import evaluation
+from perturber import Perturber
 from toys import Residual
 
 from gradcam_bench import GradCAM, api
 from gradcam_bench.config import bind
-from gradcam_bench.faithfulness.curves import Options, Perturber
+from gradcam_bench.faithfulness.curves import Options
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.models.model import Preprocessing
-from gradcam_bench.run.batch import Evaluation
 from gradcam_bench.run.batches import Batch, Item
 
 SIZE, BATCH, BATCHES = 224, 4, 50
@@ -49,18 +50,16 @@ def test_fifty_batches_leave_nothing_behind():
     network = Residual().eval()
     pixels = Preprocessing(SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear", SIZE)
     config, _ = api.compose(["protocol=[gradcam2017]"])
-    evaluation = Evaluation(
+    evaluate = evaluation(
         GradCAM(network, "last_relu"),
         pixels,
         methods=["grad_cam", "random"],
         protocols=[bind(node, name)() for name, node in config.protocols.items()],
-        faithfulness=Perturber(TorchScorer(network), pixels, Options(steps=2)),
-        seed=0,
-        device=torch.device("cpu"),
+        perturber=Perturber(TorchScorer(network), pixels, Options(steps=2)),
     )
     rows = []
     for number in range(BATCHES + 2):
-        rows += evaluation(a_batch(number), set()).rows()
+        rows += evaluate(a_batch(number), set()).rows()
         if number == 1:
             start = resident()
     assert len(rows) == BATCH * (BATCHES + 2)

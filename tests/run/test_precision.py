@@ -21,7 +21,7 @@ SCRIPT = """
 import warnings
 warnings.simplefilter("error")
 import torch
-from gradcam_bench.precision import full_float32, tf32_allowed
+from gradcam_bench.run.precision import full_float32, tf32_allowed
 NAMES = "fp32_precision cudnn.fp32_precision cudnn.conv.fp32_precision cudnn.rnn.fp32_precision \
 cuda.matmul.fp32_precision mkldnn.matmul.fp32_precision mkldnn.conv.fp32_precision \
 cuda.matmul.allow_tf32 cudnn.allow_tf32".split()

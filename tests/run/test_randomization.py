@@ -82,15 +82,21 @@ def test_maps_of_a_randomised_network_fall_to_the_controls_level():
     from gradcam_bench import api
     from gradcam_bench.config import bind
     from gradcam_bench.data.shapes import Shapes
-    from gradcam_bench.faithfulness.curves import Options, Perturber
+    from gradcam_bench.faithfulness.curves import Options, insertion_auc
     from gradcam_bench.faithfulness.scorers import TorchScorer
+    from gradcam_bench.faithfulness.target_scores import TargetScores
     from gradcam_bench.models.zoo import zoo_model
 
     config, _ = api.compose(["protocol=gradcam2017"])
     protocol = bind(config.protocols.gradcam2017, "protocol")()
     model = zoo_model(name="tiny_resnet")
-    measure = Perturber(TorchScorer(model.network), model.preprocessing, Options(steps=6))
-    check = randomization.randomization_check(model, Shapes(length=24), protocol, measure=measure)
+    scores = TargetScores(TorchScorer(model.network))
+    check = randomization.randomization_check(
+        model,
+        Shapes(length=24),
+        protocol,
+        insertion=insertion_auc(scores, model.preprocessing, Options(steps=6)),
+    )
     mean = check.groupby("step").mean(numeric_only=True)
     controls = check[check.step < 0].groupby("layer").mean(numeric_only=True)
     first, last = mean.loc[0], mean.loc[mean.index.max()]

@@ -28,7 +28,7 @@ def made(monkeypatch):
     names = []
 
     def exported(network, examples):
-        assert len(examples) == loop.EXAMPLES
+        assert len(examples) == setup.EXAMPLES
         scorer = TorchScorer(network)
         scorer.name = "onnxruntime"
         return scorer
@@ -103,11 +103,13 @@ def test_of_two_that_begin_at_once_the_second_takes_the_firsts_record(made, tmp_
         )
 
     mine = {"config_hash": "a"}
-    chosen = scorer_choice.choose(tmp_path, mine, make, "torch", "")
-    assert mine["scorer"] == chosen.name == "torch"
+    choice = scorer_choice.ScorerChoice(tmp_path, make, "torch", "")
+    choice.before_the_run(mine)
+    assert mine["scorer"] == choice.made.name == "torch"
     other = {"config_hash": "a", "scorer": "onnxruntime", "scorer_because": "was first"}
     (tmp_path / "run.json").write_text(json.dumps(other))
-    kept = scorer_choice.keep(tmp_path, mine, make, "auto", chosen)
+    choice.asked = "auto"
+    kept = choice.of_the_run(mine)
     assert kept.name == mine["scorer"] == "onnxruntime"
     assert mine["scorer_because"] == "was first"
 

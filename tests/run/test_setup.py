@@ -15,6 +15,7 @@ from gradcam_bench.errors import ExampleError
 from gradcam_bench.run import loop
 from gradcam_bench.run.batches import first_images
 from gradcam_bench.run.precision import tf32_allowed
+from gradcam_bench.run.setup import EXAMPLES
 from gradcam_bench.store.parts import read_run
 
 assert SMALL  # the same small run as there
@@ -35,7 +36,7 @@ class Broken:
     def __getitem__(self, index):
         if index in self.broken:
             raise ExampleError(f"{index} is broken.")
-        return Example(str(index), Image.new("RGB", (9, 7), (index,) * 3), 0)
+        return Example(str(index), Image.new("RGB", (9, 8), (index,) * 3), 0)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,8 @@ def examples_of(monkeypatch, tmp_path, *overrides):
 
 def test_folding_is_decided_on_the_same_images_by_every_shard_and_batch_size(monkeypatch, tmp_path):
     whole = examples_of(monkeypatch, tmp_path / "whole")
-    assert len(whole) == 2
-    assert (whole[0] != whole[1]).any()
+    assert len(whole) == EXAMPLES == 4
+    assert len(whole.unique(dim=0)) == EXAMPLES
     second = ("shard.count=2", "shard.index=1", "batch_size=1")
     assert torch.equal(examples_of(monkeypatch, tmp_path / "shard", *second), whole)
     first = ("shard.count=2", "shard.index=0")

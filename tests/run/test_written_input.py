@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from evaluations import evaluation
+from perturber import Perturber
 from protocols import GRADCAM2017
 from toys import Residual
 
 from gradcam_bench.cam.gradcam import GradCAM
-from gradcam_bench.faithfulness.curves import Options, Perturber
+from gradcam_bench.faithfulness.curves import Options
 from gradcam_bench.faithfulness.scorers import TorchScorer
 from gradcam_bench.models.model import Preprocessing
 from gradcam_bench.models.prepare import prepare
-from gradcam_bench.run.batch import Evaluation
 from gradcam_bench.run.batches import Batch, Item
 
 SIZE = 12
@@ -61,16 +62,14 @@ def rows_of(network, images, options):
     ]  # fmt: skip
     prepared = prepare(network, torch.zeros(2, 3, SIZE, SIZE), layers=["stem", "last_relu"])
     scorer = TorchScorer(prepared.network, memory_format=prepared.memory_format)
-    evaluate = Evaluation(
+    evaluate = evaluation(
         GradCAM(prepared.network, ["stem", "last_relu"]),
         PIXELS,
         memory_format=prepared.memory_format,
         methods=["grad_cam", "center"],
         protocols=[GRADCAM2017],
-        faithfulness=Perturber(scorer, PIXELS, options, batch_size=7),
+        perturber=Perturber(scorer, PIXELS, options, batch_size=7),
         road=True,
-        seed=0,
-        device=torch.device("cpu"),
     )
     found = []
     for begin in (0, 2):  # the second batch meets what the first left behind
