@@ -14,39 +14,62 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+VERBS = ("report",)
+"""The first words that are no keys; without one of them a benchmark is run."""
+
+
 def main() -> None:
-    """Run the benchmark, or make a report of stored runs; exit 0, 2 or 130 as design says."""
+    """Run the benchmark or a verb; exit 0, 1, 2 or 130 as design says."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    words = sys.argv[1:]
     try:
-        if sys.argv[1:2] == ["report"]:
+        if words[:1] == ["report"]:
             from gradcam_bench.report import write
 
-            write.main(sys.argv[2:])
+            write.main(words[1:])
         else:
-            _hydra()
+            _hydra(words)
     except UserError as error:
         _exit(str(error), 2)
     except KeyboardInterrupt:
         _exit("Interrupted. Finished parts are kept; run the same command again to go on.", 130)
 
 
-def _hydra() -> None:
+def _hydra(words: list[str]) -> None:
+    """Check the words of a command, then let Hydra compose its configs and run the job of each."""
+    from gradcam_bench.overrides import check_words, user_error
+
+    check_words(words, verbs=VERBS)
+
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from gradcam_bench import multirun
-    from gradcam_bench.config import config_dir, register, short_message
+    from gradcam_bench.config import config_dir, register
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to us: we print them short
     register()
     entry = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="benchmark")
     try:
-        entry(_benchmark)()
+        entry(_job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(short_message(error)) from error
+        raise user_error(error) from error
+    if multirun.RAISED:
+        raise multirun.RAISED[0]
     if multirun.FAILED:
         _exit(f"{len(multirun.FAILED)} jobs failed.\n" + "\n".join(multirun.FAILED), 1)
+
+
+def _job(config: DictConfig) -> str | None:
+    """Run one config; an error is kept for `_hydra`, because Hydra would print words of its own."""
+    from gradcam_bench import multirun
+
+    try:
+        return _benchmark(config)
+    except Exception as error:
+        multirun.RAISED.append(error)
+        return None
 
 
 def _benchmark(config: DictConfig) -> str | None:

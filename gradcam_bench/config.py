@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from typing import Any, get_type_hints
 
 from gradcam_bench.errors import UserError, nearest
+
+GROUPS = ("model", "dataset", "protocol", "experiment")
+"""The keys that name a file of the folder conf/KEY; all others are fields of `Config`."""
 
 
 @dataclass
@@ -69,7 +69,64 @@ class Config:
 
 def register() -> None:
     """Make the schema known to Hydra as `schema`, first in the defaults of benchmark.yaml."""
+    from hydra.core.config_store import ConfigStore
+
     ConfigStore.instance().store(name="schema", node=Config)
+
+
+def schema_keys(schema: type = Config, prefix: str = "") -> dict[str, type]:
+    """Return every key of the schema with the dataclass it stands in, e.g. "shard.index": Shard.
+
+    A key that holds keys of its own, such as "shard", is among them. What lies below model, dataset
+    and protocols is decided by their files, and checked by `bind`.
+    """
+    types, found = get_type_hints(schema), {}
+    for one in fields(schema):
+        found[f"{prefix}{one.name}"] = schema
+        if is_dataclass(types[one.name]):
+            found |= schema_keys(types[one.name], f"{prefix}{one.name}.")
+    return found
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Refuse keys that the schema does not have, and the lack of one that it has.
+
+    Hydra adds a key to a schema where it is asked to (`+key=value`, `++key=value`, a package of a
+    file), and takes one away (`~key`); a run would ignore the one and fail without the other.
+
+    Raises:
+        UserError: with the nearest key.
+    """
+    known = schema_keys()
+    parents = {key for key in known if any(other.startswith(f"{key}.") for other in known)}
+    for parent in ["", *sorted(parents)]:
+        node: Any = config
+        for part in parent.split(".") if parent else []:
+            node = node[part]
+        prefix = f"{parent}." if parent else ""
+        for key in node:
+            check_key(f"{prefix}{key}")
+        inside = [key for key in known if key.rpartition(".")[0] == parent]
+        for key in inside:
+            if key.rpartition(".")[2] not in node:
+                raise UserError(f"The key {key} was taken away, but a run needs it: drop ~{key}.")
+
+
+def check_key(key: str) -> None:
+    """Refuse a dotted key that the schema does not have, with the nearest that it has.
+
+    Raises:
+        UserError: it is none of `schema_keys` or `GROUPS`, nor below one without a schema.
+    """
+    known = list(schema_keys())
+    parent, _, _ = key.rpartition(".")
+    nested = [name for name in known if name.startswith(f"{parent}.")] if parent else []
+    if not parent or nested:
+        if key not in (*known, *GROUPS):
+            close = nearest(key, nested or list(dict.fromkeys([*GROUPS, *known])))
+            raise UserError(f"There is no key {key!r}.{close} All keys: gradcam-bench --help")
+    else:
+        check_key(parent.split(".")[0])
 
 
 def config_dir() -> Path:
@@ -91,6 +148,8 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
     Raises:
         UserError: no `_target_`, an unknown or a missing argument.
     """
+    from omegaconf import DictConfig, OmegaConf
+
     values: dict[str, Any] = (
         OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
         if isinstance(node, DictConfig)
@@ -140,17 +199,3 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     kept["model"] = dict(config["model"])  # what is left out of it stays in the record
     kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
     return kept
-
-
-def short_message(error: Exception) -> str:
-    """Return what Hydra says of a bad key or choice, with what to do about it."""
-    text = str(error).strip()
-    message = "\n".join([line for line in text.splitlines() if line.strip()][:20])
-    if "Could not find 'model/" in text:
-        message += (
-            "\nAny other torchvision classifier: model=torchvision model.name=NAME; "
-            "any other CNN: model=custom model.factory=package.module:function."
-        )
-    elif "is not in struct" in text or "Key '" in text:
-        message += "\nAll keys and their values: gradcam-bench --cfg job"
-    return message

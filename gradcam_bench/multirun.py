@@ -16,6 +16,9 @@ from gradcam_bench.report import write
 FAILED: list[str] = []
 """Messages of the jobs of this process that a user's mistake ended; the others go on."""
 
+RAISED: list[Exception] = []
+"""Errors of this process's jobs that are raised again, as they were, once Hydra has returned."""
+
 
 class Join(Callback):
     """Hydra's callback: remembers every finished run and reports them when the last job ended."""

@@ -1,6 +1,7 @@
 """The command as users type it: exit codes, one message, no traceback."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -63,7 +64,7 @@ def test_the_default_run_writes_what_the_design_promises(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=resnet51"], "Could not find 'model/resnet51'"),
+        (["model=resnet51"], "Could not find 'model/resnet51'. Nearest: resnet50"),
         (["model=resnet51"], "model=torchvision model.name=NAME"),
         (["dataset=imagnet"], "Could not find 'dataset/imagnet'"),
         (["protocol=gradcam2016"], "Could not find 'protocol/gradcam2016'"),
@@ -71,6 +72,18 @@ def test_the_default_run_writes_what_the_design_promises(tmp_path):
         (["dataset.limti=3"], "limti"),
         (["batch_size=many"], "batch_size"),
         (["methods=[gradcam]"], "Nearest: grad_cam"),
+        (["+mdoel=vgg16"], "There is no key 'mdoel'. Nearest: model."),
+        (["+foo=1"], "There is no key 'foo'"),
+        (["++x=1"], "There is no key 'x'"),
+        (["+faithfulness.step=3"], "Nearest: faithfulness.steps"),
+        (["+model.foo=1"], "model has no key 'foo'. Keys: name, layer, checkpoint."),
+        (["+model@other=vgg16"], "There is no key 'other'"),
+        (["~batch_size"], "batch_size was taken away"),
+        (["protocols.gradcam2017.threshold=0.3"], "protocols.gradcam2017.name=mine"),
+        (["layers=[layr4]"], "Nearest: layer4"),
+        (["reprot"], "'reprot' is neither a verb nor key=value. Nearest: report"),
+        (["--cgf", "job"], "There is no option --cgf. Nearest: --cfg."),
+        (["layers=[a"], "'layers=[a' cannot be read as key=value"),
         (["dataset=imagenet", "dataset.root=nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
     ],
@@ -81,7 +94,8 @@ def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, messag
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("gradcam-bench:") == 1
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not re.search(r"hydra|HYDRA|__main__|Error executing|EQUAL", done.stderr)
+    assert not list(tmp_path.iterdir())  # nothing that would block the corrected run
 
 
 def test_a_sweep_joins_its_runs(tmp_path):
@@ -131,10 +145,14 @@ def test_a_misspelt_key_in_an_experiment_file_is_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "typo.yaml").write_text("# @package _global_\ndataset:\n  limti: 3\n")
     (folder / "top.yaml").write_text("# @package _global_\nbatchsize: 3\n")
-    for name, key in (("typo", "limti"), ("top", "batchsize")):
+    (folder / "under.yaml").write_text("# @package faithfulness\nstep: 3\n")
+    (folder / "beside.yaml").write_text("# @package batchsize\nvalue: 3\n")
+    found = {"typo": "limti", "top": "batchsize", "under": "faithfulness.step", "beside": "batchs"}
+    for name, key in found.items():
         done = cli("--config-dir", "conf", f"experiment={name}", cwd=tmp_path)
-        assert done.returncode == 2
-        assert key in done.stderr
+        assert done.returncode == 2, name
+        assert f"There is no key '{'dataset.' if name == 'typo' else ''}{key}" in done.stderr
+        assert "Nearest: " in done.stderr
 
 
 def test_the_overlay_function_survives_any_import_order():

@@ -24,6 +24,7 @@ ALLOWED = {
     "names": set(),
     "seeds": set(),
     "config": set(),
+    "overrides": {"config"},
     "data": set(),
     "cam": set(),
     "store": set(),
@@ -34,8 +35,8 @@ ALLOWED = {
     "analysis": {"config", "localization", "store"},
     "report": {"analysis", "localization", "store"},
     "multirun": {"report"},
-    "api": {"analysis", "config", "run"},
-    "__main__": {"api", "config", "multirun", "report", "run"},
+    "api": {"analysis", "config", "overrides", "run"},
+    "__main__": {"api", "config", "multirun", "overrides", "report", "run"},
     "__init__": {"cam", "report"},  # on first use
 }
 TEST_ONLY = {"captum", "pytorch_grad_cam", "torchcam", "cv2", "quantus", "pytest", "hypothesis"}

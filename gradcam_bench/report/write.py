@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,7 +80,11 @@ def main(arguments: Sequence[str]) -> None:
     if output.suffix != ".html":
         output /= "report.html"
     command = shlex.join(["gradcam-bench", "report", *arguments])
-    print(write_report(given.directories, output, command=command))
+    runs = load_runs(given.directories)
+    for run in runs:
+        if run.incomplete_text:
+            print(f"{run.directory} is incomplete: {run.incomplete_text}.", file=sys.stderr)
+    print(write_report(runs, output, command=command))
 
 
 def joint_folder(directories: Sequence[str | Path]) -> Path:

@@ -26,6 +26,7 @@ from gradcam_bench.names import Row
 from gradcam_bench.run import scorer_choice
 from gradcam_bench.run.batch import Evaluation, Scored
 from gradcam_bench.run.batches import Item, batches, first_images
+from gradcam_bench.run.named_protocols import check_published, with_named_protocols
 from gradcam_bench.run.precision import full_float32
 from gradcam_bench.run.provenance import build_provenance
 from gradcam_bench.run.setup import (
@@ -33,6 +34,7 @@ from gradcam_bench.run.setup import (
     bind_dataset,
     check_classes,
     check_config,
+    check_layers,
     choose_device,
     choose_layers,
     make_options,
@@ -63,12 +65,13 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
 
 def _run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     check_config(config)
+    config = with_named_protocols(config)
     # Everything is bound to its signature before anything is built.
     build_model = bind(config.model, "model")
     build_dataset = bind_dataset(config.dataset)
     build_protocols = [bind(node, f"protocols.{n}") for n, node in config.protocols.items()]
     protocols: list[Protocol] = [build() for build in build_protocols]
-    _check_names(list(config.protocols), protocols)
+    check_published(protocols)
     dataset = build_dataset()
     device = choose_device(config.device)
     model: Model = build_model()
@@ -85,6 +88,7 @@ def _run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     )
     examples = first_images(dataset, geometry).to(device)
     examples = model.preprocessing.normalize(examples)
+    check_layers(network, layers, examples, size, autocast=autocast)
     provenance = build_provenance(config, model, dataset, layers, device, command)
     if config.thresholds_from is not None:
         other = Path(config.thresholds_from)
@@ -243,13 +247,3 @@ def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _check_names(keys: Sequence[str], protocols: Sequence[Protocol]) -> None:
-    """Refuse a protocol whose name, which its columns carry, is not its key in the config."""
-    for key, protocol in zip(keys, protocols, strict=True):
-        if protocol.name != key:
-            raise UserError(
-                f"protocols.{key}.name expects {key!r}, the key it stands under, got "
-                f"{protocol.name!r}: rename the key, e.g. by a file of its own in conf/protocol."
-            )

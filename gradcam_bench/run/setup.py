@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from gradcam_bench.cam.gradcam import GradCAM
 from gradcam_bench.cam.methods import check_methods
-from gradcam_bench.config import bind
+from gradcam_bench.config import bind, check_keys
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.subset import FirstN
 from gradcam_bench.errors import UserError
@@ -39,7 +41,8 @@ def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
 
 
 def check_config(config: DictConfig) -> None:
-    """Raise a UserError for the first value of a config that is out of its range."""
+    """Raise a UserError for the first key that there is not, or value out of its range."""
+    check_keys(config)
     check_methods(list(config.methods))
     if not config.protocols:
         raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
@@ -121,6 +124,31 @@ def check_classes(model: Model, dataset: Dataset) -> None:
             f"model={model.name} tells {classes} classes apart, but the data set has "
             f"{len(dataset.class_names)}; choose a model and a data set that belong together."
         )
+
+
+def check_layers(
+    network: nn.Module,
+    layers: Sequence[str],
+    examples: Tensor,
+    size: int,
+    *,
+    autocast: torch.dtype | None,
+) -> None:
+    """Take one image's maps, so that a layer that gives none is told before anything is stored.
+
+    Args:
+        network: of the run, on its device.
+        layers: module paths.
+        examples: normalised images (N, 3, size, size); N may be 0, then zeros stand for an image.
+        size: side of the input, pixels.
+        autocast: as `GradCAM` takes it.
+
+    Raises:
+        UserError: as `GradCAM.generate`: a layer does not exist, is not reached or gives no
+            feature map, or the network cannot be differentiated.
+    """
+    one = examples[:1] if len(examples) else examples.new_zeros(1, 3, size, size)
+    GradCAM(network, layers, autocast=autocast).generate(one)
 
 
 def make_options(config: DictConfig) -> Options:
