@@ -18,7 +18,7 @@ import pandas as pd
 
 from gradcam_bench.analysis import best
 from gradcam_bench.analysis.metrics import METRICS
-from gradcam_bench.report import answers, tables
+from gradcam_bench.report import answers
 from gradcam_bench.store.parts import read_run
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -69,14 +69,13 @@ def papers(folder: Path) -> tuple[str, str]:
 
 
 def _against(name: str, lines: pd.DataFrame) -> str:
-    """Return "39.8 to 46.2 % here, 56.5 to 68.3 % there"."""
+    """Return "39.80 to 46.20 % here, 56.50 to 68.30 % there"."""
     metric = METRICS[name]
     spans = []
     for column in ("ours", "published"):
         low, high = lines[column].min(), lines[column].max()
-        start = tables.value_text(metric, low).removesuffix(" %")
-        end = tables.value_text(metric, high)
-        spans.append(end if low == high else f"{start} to {end}")
+        end = metric.text(high)
+        spans.append(end if low == high else f"{metric.number(low)} to {end}")
     return f"{spans[0]} here, {spans[1]} there"
 
 

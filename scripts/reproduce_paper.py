@@ -24,10 +24,11 @@ import pandas as pd
 
 from gradcam_bench import api
 from gradcam_bench.analysis import published
+from gradcam_bench.analysis.metric import number_text
 from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import write
-from gradcam_bench.report.tables import interval_text, to_csv, to_markdown, to_text, value_text
+from gradcam_bench.report.tables import to_csv, to_markdown, to_text
 from gradcam_bench.store.parts import read_run
 
 Stored = tuple[dict[str, Any], pd.DataFrame]
@@ -154,7 +155,7 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     for row in table.to_dict("records"):
         metric = metric_of(row["metric"])
         again = row["reproduction"]
-        interval = interval_text(metric, row["ci_low"], row["ci_high"])
+        interval = metric.interval_text(row["ci_low"], row["ci_high"])
         why = (
             "yes" if row["comparable"] == "yes" else f"no ({reasons.index(row['comparable']) + 1})"
         )
@@ -163,10 +164,10 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
                 "network": row["ours_network"],
                 "method": row["method"] or "-",
                 "metric": metric.title,
-                "ours": f"{value_text(metric, row['ours'])} {interval}",
-                "published": f"{value_text(metric, row['published'])}, {row['model']}",
-                "reproduction": "-" if pd.isna(again) else value_text(metric, again),
-                "difference": f"{row['difference']:+.{1 if metric.unit == '%' else 3}f}",
+                "ours": f"{metric.text(row['ours'])} {interval}",
+                "published": f"{metric.text(row['published'])}, {row['model']}",
+                "reproduction": metric.text(again),
+                "difference": number_text(row["difference"], metric.digits, sign=True),
                 "comparable": why,
             }
         )

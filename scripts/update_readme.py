@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with, names_of
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.names import CONTROLS
 from gradcam_bench.report import tables, write
@@ -33,20 +33,6 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "metrics.md")
 BLOCK = re.compile(r"(<!-- begin (\w+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 BARE = ("forward", "bare scorer", "its forwards", "float32")
 """Contenders of benchmark_speed.py that only run the network."""
-SHOWN = (
-    "gt_known_loc_err",
-    "loc_err_top1",
-    "loc_err_top5",
-    "mean_box_iou",
-    "pointing_hit",
-    "energy_in_box",
-    "max_box_acc",
-    "max_box_acc_v2",
-    "deletion_auc",
-    "insertion_auc",
-    "average_drop",
-    "road",
-)
 
 
 def output(folder: Path) -> str:
@@ -60,15 +46,24 @@ def command(folder: Path) -> str:
 def table(folder: Path) -> str:
     """Return methods as columns, metrics as rows: value and 95 % interval."""
     found = pd.read_csv(folder / "summary.csv")
-    found["text"] = [tables.with_interval(row) for row in found.to_dict("records")]
+    shown = [name for base in metrics_with("readme") for name in names_of(base, found["metric"])]
+    found = found[found["metric"].isin(shown)]
+    found["text"] = _texts(found)
     found["method"] = found["method"] + " @ " + found["layer"]
     wide = found.pivot_table(
         index="metric", columns="method", values="text", aggfunc="first", sort=False
     )
-    wide = wide.loc[[name for name in SHOWN if name in wide.index]].reset_index()
-    arrows = {"lower": " ↓", "higher": " ↑", "": ""}
-    wide["metric"] = [f"`{name}`{arrows[METRICS[name].better]}" for name in wide["metric"]]
+    wide = wide.loc[shown].reset_index()
+    wide["metric"] = [f"`{name}`{metric_of(name).arrow}" for name in wide["metric"]]
     return tables.to_markdown(wide)
+
+
+def _texts(lines: pd.DataFrame) -> list[str]:
+    """Return value and interval of each line of a summary as text."""
+    return [
+        metric_of(line["metric"]).estimate_text(line["value"], line["ci_low"], line["ci_high"])
+        for line in lines.to_dict("records")
+    ]
 
 
 def models(folder: Path) -> str:
@@ -118,20 +113,11 @@ def zoo(folder: Path) -> str:
 def controls(folder: Path) -> str:
     """Return what both controls score where theory has something to say."""
     found = pd.read_csv(folder / "summary.csv")
-    found = found[found["method"].isin(CONTROLS) & found["metric"].isin(WITH_THEORY)]
-    found["text"] = [tables.with_interval(row) for row in found.to_dict("records")]
-    wide = found.pivot(index="metric", columns="method", values="text").loc[list(WITH_THEORY)]
+    names = metrics_with("theory")
+    found = found[found["method"].isin(CONTROLS) & found["metric"].isin(names)]
+    found["text"] = _texts(found)
+    wide = found.pivot(index="metric", columns="method", values="text").loc[names]
     return tables.to_markdown(wide[list(CONTROLS)].reset_index())
-
-
-WITH_THEORY = (
-    "gt_known_loc_err",
-    "mean_box_iou",
-    "max_box_acc",
-    "max_box_acc_v2",
-    "pointing_hit",
-    "energy_in_box",
-)
 
 
 def metric(name: str) -> str:

@@ -34,7 +34,7 @@ def estimate(
     Args:
         values: (n, cells) scores in [0, 1], NaN where undefined.
         classes: (n,) class of each image.
-        groups: (n,) code of each image's group, as in `stats.resample_counts`; None: images are
+        groups: (n,) code of each image's group, as in `intervals.resample_counts`; None: images are
             independent.
         confidence: coverage of the interval.
 
@@ -66,7 +66,7 @@ def estimate(
 
 
 def _adding(codes: np.ndarray) -> sparse.csr_array:
-    """Return the matrix that adds up what has the same code."""
+    """Return the (codes, n) matrix whose product with n values sums those of equal code."""
     n = len(codes)
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(int(codes.max()) + 1, n))
 
@@ -79,7 +79,9 @@ def _estimate(
     confidence: float,
     n: int,
 ) -> intervals.Estimate:
-    """Return the estimate of one column.
+    """Return the mean of class means of one column, with its interval.
+
+    A draw is what the images of one class and one group give together.
 
     Args:
         sums: (draws,) sum of each draw's defined scores.

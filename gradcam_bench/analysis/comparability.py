@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from gradcam_bench.analysis.metrics import protocol_name
+from gradcam_bench.analysis.metrics import metric_of, protocol_name
 from gradcam_bench.config import config_dir
 from gradcam_bench.localization.protocol import Protocol, protocol_of, run_protocols
 
@@ -21,8 +21,6 @@ _DATASETS = {
     "ImageNet": "ilsvrc_val",
     "Imagenette": "imagenette_val",
 }
-
-_PROTOCOL_FREE = ("cls_err_top1", "cls_err_top5")
 
 _RISE = {"steps": 28, "ties": "stable", "score": "probability", "target": "predicted"}
 
@@ -129,9 +127,9 @@ def _images(
 def _protocol(
     row: Mapping[Hashable, Any], ours: Mapping[Hashable, Any], run: Mapping[str, Any]
 ) -> list[str]:
-    """Return what differs in how maps were scored."""
+    """Return what differs in how maps were scored; nothing for metrics of the network alone."""
     metric, there = row["metric"], row["protocol"]
-    if metric in _PROTOCOL_FREE:
+    if "classification" in metric_of(metric).roles:
         return []
     if there in _MADE_WITH:
         facts = _MADE_WITH[there].get(metric)

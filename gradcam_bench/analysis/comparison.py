@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from gradcam_bench.analysis import intervals, paired_tests
+from gradcam_bench.analysis.metric import Metric
 from gradcam_bench.analysis.metrics import metric_of
 from gradcam_bench.errors import UserError
-from gradcam_bench.names import CONTROLS, cell_name
+from gradcam_bench.names import base_and_protocol, cell_name, column_of, is_control
 from gradcam_bench.store.rows import group_codes, group_names, layout, measured, scored
 
 _UNPAIRED = {
@@ -23,7 +25,7 @@ _UNPAIRED = {
     "pooled": ("it ranks the pixels of all images together", "energy_in_mask or mask_iou"),
 }
 
-_COLUMNS = (
+COLUMNS = (
     "candidate", "reference", "metric", "difference", "ci_low", "ci_high", "p", "p_holm", "effect",
     "test", "images_needed", "n", "n_undefined", "n_left_out",
 )  # fmt: skip
@@ -39,7 +41,7 @@ def candidates(rows: pd.DataFrame, metric: str, *, run: str = "") -> dict[str, p
 
     Returns:
         By name, e.g. "grad_cam, layer4", a float series indexed by image id (`image_id`); NaN:
-        undefined. Where images belong together (`frames.group_codes`), a second level of the index,
+        undefined. Where images belong together (`rows.group_codes`), a second level of the index,
         `group`, holds the name of each image's group, which is its own id where it has none.
 
     Raises:
@@ -53,13 +55,12 @@ def candidates(rows: pd.DataFrame, metric: str, *, run: str = "") -> dict[str, p
             f"compare {instead} instead"
         )
     good = scored(rows)
-    column = description.column + metric[len(description.name) :]
+    column = column_of(description.column, base_and_protocol(metric)[1])
     if not measured(good, column):
         raise UserError(f"the rows hold no {column}, of which {metric} is made")
     places = layout(good)
     values = pd.DataFrame(places.matrix(good[column]), index=_index(places.images, good))
-    prefix = f"{run}, " if run else ""
-    return {prefix + cell_name(pair): values[number] for number, pair in enumerate(places.pairs)}
+    return {cell_name(pair, run=run): values[number] for number, pair in enumerate(places.pairs)}
 
 
 def _index(images: pd.Index, rows: pd.DataFrame) -> pd.Index:
@@ -95,11 +96,11 @@ def compare(
         seed: of resampling and permutation.
 
     Returns:
-        One line a candidate that has a value where the reference has one: candidate, reference,
-        metric, difference (candidate - reference, in the metric's unit, so that a negative error is
-        better), ci_low, ci_high, p, p_holm, effect, test, images_needed, n, n_undefined (common
-        images without a value for one of the two) and n_left_out (images that not all candidates
-        have).
+        One line a candidate that has a value where the reference has one, with the columns of
+        `COLUMNS`: difference (candidate - reference, in the metric's unit, so that a negative error
+        is better) with ci_low and ci_high, p and p_holm, effect and images_needed (NaN where the
+        differences do not vary, or are zero), n, n_undefined (common images without a value for one
+        of the two) and n_left_out (images that not all candidates have).
 
     Raises:
         UserError: fewer than two candidates, an unknown reference, no or different images, or no
@@ -108,52 +109,69 @@ def compare(
     description = metric_of(metric)
     if len(values) < 2:
         raise UserError(f"a comparison needs two candidates; given: {', '.join(values) or 'none'}")
-    table, groups, left_out = _joined(values, unmatched)
-    sign = -1.0 if description.complement else 1.0
-    if reference is None:
-        reference = _best(table, sign if description.better == "higher" else -sign)
-    if reference not in table:
+    common = _on_common_images(values, unmatched)
+    reference = _best(common.table, description) if reference is None else reference
+    if reference not in common.table:
         raise UserError(f"no candidate is called {reference!r}; there are: {', '.join(values)}")
-    others = [name for name in table if name != reference]
-    differences = table[others].to_numpy() - table[[reference]].to_numpy()
-    counts = intervals.resample_counts(len(table), groups=groups, resamples=resamples, seed=seed)
-    low, high = intervals.percentile_interval(intervals.bootstrap_means(differences, counts))
-    tests = _tests(table, reference, groups, description.kind == "proportion", seed)
-    lines = []
-    for number, name in enumerate(others):
-        if name not in tests:
-            continue
-        found = tests[name]
-        scale = sign * description.scale
-        ends = sorted((scale * float(low[number]) + 0.0, scale * float(high[number]) + 0.0))
-        lines.append(
-            {
-                "candidate": name,
-                "reference": reference,
-                "metric": metric,
-                "difference": scale * found.difference,
-                "ci_low": ends[0],
-                "ci_high": ends[1],
-                "p": found.p_value,
-                "effect": sign * found.effect,
-                "test": found.test,
-                "images_needed": found.images_needed,
-                "n": found.n,
-                "n_undefined": len(table) - found.n,
-                "n_left_out": left_out,
-            }
-        )
-    frame = pd.DataFrame(lines, columns=[name for name in _COLUMNS if name != "p_holm"])
-    frame.insert(
-        _COLUMNS.index("p_holm"), "p_holm", paired_tests.holm(frame["p"].to_numpy(dtype=float))
+    others = [str(name) for name in common.table if name != reference]
+    right = common.table[reference].to_numpy()
+    differences = common.table[others].to_numpy() - right[:, None]
+    counts = intervals.resample_counts(
+        len(right), groups=common.groups, resamples=resamples, seed=seed
     )
-    return frame
+    ends = np.stack(intervals.percentile_interval(intervals.bootstrap_means(differences, counts)))
+    tests = _tests(common, reference, hits=description.kind == "proportion", seed=seed)
+    lines = [
+        _line(description, found, ends[:, others.index(name)])
+        | {
+            "candidate": name,
+            "reference": reference,
+            "metric": metric,
+            "n_undefined": len(right) - found.n,
+            "n_left_out": common.left_out,
+        }
+        for name, found in tests.items()
+    ]
+    frame = pd.DataFrame(lines, columns=list(COLUMNS))
+    return frame.assign(p_holm=paired_tests.holm(frame["p"].to_numpy(dtype=float)))
+
+
+def _line(metric: Metric, found: paired_tests.PairedTest, ends: np.ndarray) -> dict[str, Any]:
+    """Return the numbers of a test in the metric's unit; NaN where one is not finite, no -0.0."""
+    sign = -1.0 if metric.complement else 1.0
+    low, high = sorted(sign * metric.scale.factor * ends + 0.0)
+    return {
+        "difference": sign * metric.scale.factor * found.difference + 0.0,
+        "ci_low": low,
+        "ci_high": high,
+        "p": found.p_value,
+        "effect": sign * found.effect + 0.0 if np.isfinite(found.effect) else np.nan,
+        "test": found.test,
+        "images_needed": found.images_needed if np.isfinite(found.images_needed) else np.nan,
+        "n": found.n,
+    }
+
+
+@dataclass(frozen=True)
+class _Common:
+    """The candidates on the images that all of them have.
+
+    Attributes:
+        table: a line an image, a column a candidate.
+        groups: code of each image's group; None: images are independent.
+        left_out: how many images not all candidates have.
+    """
+
+    table: pd.DataFrame
+    groups: np.ndarray | None
+    left_out: int
 
 
 def _tests(
-    table: pd.DataFrame, reference: str, groups: np.ndarray | None, hits: bool, seed: int
+    common: _Common, reference: str, *, hits: bool, seed: int
 ) -> dict[str, paired_tests.PairedTest]:
     """Test every candidate that shares a defined image with the reference, by its name."""
+    table, groups = common.table, common.groups
     others = [str(name) for name in table if name != reference]
     columns, right = table[others].to_numpy(), table[reference].to_numpy()
     differences = columns - right[:, None]
@@ -178,15 +196,8 @@ def _tests(
     return tests
 
 
-def _joined(
-    values: Mapping[str, pd.Series], unmatched: str
-) -> tuple[pd.DataFrame, np.ndarray | None, int]:
-    """Return the candidates as columns of their common images, these images' groups, and the rest.
-
-    Returns:
-        The table, the group codes of its lines (None: independent), and how many images not all
-        candidates have.
-    """
+def _on_common_images(values: Mapping[str, pd.Series], unmatched: str) -> _Common:
+    """Return the candidates on their common images; refuse where there are none."""
     grouped = [series.index for series in values.values() if "group" in series.index.names]
     plain = {
         name: series.droplevel("group") if "group" in series.index.names else series
@@ -206,13 +217,15 @@ def _joined(
         raise UserError("the candidates have no image in common, so nothing can be paired")
     table = pd.DataFrame({name: series.reindex(common) for name, series in plain.items()})
     known = [index.to_frame(index=False) for index in grouped[:1]]
-    return table, group_codes(common, *known), left_out
+    return _Common(table, group_codes(common, *known), left_out)
 
 
-def _best(table: pd.DataFrame, direction: float) -> str:
-    means = direction * table.mean().dropna()
+def _best(table: pd.DataFrame, metric: Metric) -> str:
+    """Return the candidate of the best mean, controls aside if there are others."""
+    higher = (metric.better == "higher") is not metric.complement  # of the column, not the metric
+    means = (1.0 if higher else -1.0) * table.mean().dropna()
     names = [str(name) for name in means.index]
     if not names:
         raise UserError("no candidate has a defined value on the common images")
-    judged = [name for name in names if not set(CONTROLS) & set(name.split(", "))]
+    judged = [name for name in names if not is_control(name)]
     return str(means.loc[judged or names].idxmax())

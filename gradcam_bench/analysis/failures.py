@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -11,11 +12,60 @@ from gradcam_bench.names import Cell
 from gradcam_bench.store.rows import cell_rows, measured, scored
 
 
+@dataclass(frozen=True)
+class Failures:
+    """Where one cell of a run fails.
+
+    Attributes:
+        cell: method and layer.
+        kinds: from `failure_kinds`.
+        groups: from `error_by_group`.
+        classes: from `worst_classes`.
+        broken: image_id and error of the examples that could not be scored.
+        degenerate: ids of the images whose map is nowhere positive.
+    """
+
+    cell: Cell
+    kinds: pd.DataFrame
+    groups: pd.DataFrame
+    classes: pd.DataFrame
+    broken: pd.DataFrame
+    degenerate: list[str]
+
+
+def failures_of(
+    rows: pd.DataFrame, cell: Cell, *, class_names: Sequence[str] | None = None
+) -> Failures:
+    """Return where a cell of a run fails.
+
+    Args:
+        rows: of one run, one per image, method and layer.
+        cell: method and layer.
+        class_names: by class number; without them classes are told by number.
+    """
+    broken = rows[rows["error"].notna()] if "error" in rows else rows.assign(error=None)[:0]
+    mine = cell_rows(rows, cell)
+    degenerate = mine[mine["degenerate"] == 1] if "degenerate" in mine else mine[:0]
+    return Failures(
+        cell,
+        failure_kinds(rows, cell),
+        error_by_group(rows, cell),
+        worst_classes(rows, cell, class_names=class_names),
+        broken.drop_duplicates("image_id")[["image_id", "error"]],
+        list(degenerate["image_id"]),
+    )
+
+
 def failure_kinds(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Sort a cell's images into box right, three ways of being wrong, and broken.
+    """Count a cell's images by how it did on them: the box is right, or wrong in one of three ways.
+
+    Args:
+        rows: of one run.
+        cell: method and layer.
 
     Returns:
-        Columns kind, images; empty where boxes or pointing were not scored.
+        Columns kind and images, with a line for the images that could not be scored; empty where
+        boxes or pointing were not scored.
     """
     if not (measured(rows, "gt_known_loc") and measured(rows, "pointing_hit")):
         return pd.DataFrame(columns=["kind", "images"])
@@ -38,8 +88,14 @@ def failure_kinds(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 def error_by_group(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     """Return the GT-known error where the class was and was not recognised, and by object size.
 
+    An object is small if its area is among the smallest third, large if among the largest.
+
+    Args:
+        rows: of one run.
+        cell: method and layer.
+
     Returns:
-        Columns group, error (percent), n.
+        Columns group, error (percent) and n; empty where boxes were not scored.
     """
     good = scored(cell_rows(rows, cell))
     if not measured(good, "gt_known_loc"):
@@ -69,7 +125,18 @@ def worst_classes(
     least: int = 2,
     limit: int = 8,
 ) -> pd.DataFrame:
-    """Return the classes of lowest mean box IoU, of those with at least `least` images."""
+    """Return the classes of lowest mean box IoU.
+
+    Args:
+        rows: of one run.
+        cell: method and layer.
+        class_names: by class number; without them classes are told by number.
+        least: a class with fewer images is left out.
+        limit: how many classes are told.
+
+    Returns:
+        Columns class, the title of the box IoU, and images; empty where boxes were not scored.
+    """
     good = scored(cell_rows(rows, cell))
     if not measured(good, "box_iou"):
         return pd.DataFrame(columns=["class", METRICS["mean_box_iou"].title, "images"])

@@ -9,6 +9,7 @@ scene, say) carry the same group and are resampled together: they are one piece 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,8 +50,8 @@ def resample_counts(
         seed: seeds the draws, which depend on the number of groups and on nothing else.
 
     Returns:
-        (resamples, n) uint8. A row sums to n where groups are equally large, else to about n.
-        1000 x 50,000 are 50 MB.
+        (resamples, n) uint8, read-only: the last ones drawn are kept. A row sums to n where groups
+        are equally large, else to about n. 1000 x 50,000 are 50 MB.
 
     Raises:
         UserError: there is no image, or no resample.
@@ -61,11 +62,18 @@ def resample_counts(
     if n < 1 or resamples < 1:
         raise UserError(f"a bootstrap needs images and resamples; given n={n}, {resamples=}")
     units = n if groups is None else int(groups.max()) + 1
+    counts = _unit_counts(units, resamples, seed)
+    return counts if groups is None else counts[:, groups]
+
+
+@lru_cache(maxsize=4)  # a report draws the same resamples for its summary and for every test
+def _unit_counts(units: int, resamples: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     counts = np.empty((resamples, units), dtype=np.uint8)
     for row in counts:
         row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
-    return counts if groups is None else counts[:, groups]
+    counts.setflags(write=False)
+    return counts
 
 
 def bootstrap_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -136,7 +144,9 @@ def mean_estimates(
 def best_threshold_samples(
     hits: list[np.ndarray], counts: np.ndarray, *, largest_group: int = 1
 ) -> tuple[float, np.ndarray]:
-    """Return the mean over IoU levels of the best threshold's accuracy, and the same of resamples.
+    """Return the accuracy at the best threshold, of all images and of every resample.
+
+    Where there are several IoU levels, each has its own best threshold and the mean is returned.
 
     The threshold is chosen again inside every resample, so that the spread includes the freedom of
     choosing it.
@@ -182,11 +192,12 @@ def best_threshold_estimate(
 
 
 def _contenders(hits: np.ndarray, largest_group: int = 1) -> np.ndarray:
-    """Keep the distinct thresholds that can win a resample.
+    """Return the columns of the distinct thresholds that may be the best one of some resample.
 
     A column whose paired deficit to the best is over 6 standard errors wins with probability
-    below 1e-8. At 50,000 images this leaves some 10 of 255 columns. The error of a mean over
-    groups is at most the root of the largest group's size times that over independent images.
+    below 1e-8, so it is left out (at 50,000 images some 10 of 255 columns stay). The error of a
+    mean over groups is at most the root of the largest group's size times that over independent
+    images.
     """
     change = np.r_[True, (hits[:, 1:] != hits[:, :-1]).any(axis=0)]
     columns = hits[:, change]

@@ -23,8 +23,9 @@ def estimate(
     arithmetic.
 
     Args:
-        histograms: (n, 2, bins), images whose mask holds a pixel.
-        counts: (resamples, n) from `stats.resample_counts`, or the columns of these images in
+        histograms: (n, 2, bins) counts of an image's pixels by map value, off the mask and on it,
+            of the images whose mask holds a pixel.
+        counts: (resamples, n) from `intervals.resample_counts`, or the columns of these images in
             those of more.
         confidence: coverage of the interval.
 

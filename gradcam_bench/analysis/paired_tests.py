@@ -182,7 +182,13 @@ def images_needed(
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return p-values adjusted by Holm's step-down rule for all of them; NaN stays and is no test.
+    """Return p-values adjusted by Holm's step-down rule.
+
+    Args:
+        p_values: of one family of tests; NaN stands where nothing was tested.
+
+    Returns:
+        The adjusted p-values in the same order; NaN stays, and does not count as a test.
 
     References:
         Holm 1979, A simple sequentially rejective multiple test procedure.

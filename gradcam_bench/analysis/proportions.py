@@ -107,7 +107,9 @@ def mean_variance(residuals: np.ndarray, groups: np.ndarray) -> float:
 
 
 def clopper_pearson_interval(share: float, size: float, quantile: float) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval of a share of `size` images, no whole number perhaps.
+    """Return Clopper and Pearson's interval of a share of `size` images.
+
+    The size may be no whole number, as that of images that belong together seldom is.
 
     Args:
         share: of hits, in [0, 1].

@@ -11,11 +11,13 @@ import pandas as pd
 from gradcam_bench.analysis.metrics import split_name
 from gradcam_bench.localization.max_box_acc import threshold_hits
 from gradcam_bench.localization.protocol import run_protocols
-from gradcam_bench.store.rows import level_masks, measured
+from gradcam_bench.store.rows import level_masks, measured, sweep_column
 
 
 def with_split_scores(rows: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a run with what the thresholds of another, if it was given one, score.
+    """Return the rows of a run with the scores of thresholds that were chosen on another run.
+
+    A run without `thresholds_from` keeps its rows as they are.
 
     Args:
         rows: one per image, method and layer.
@@ -29,9 +31,9 @@ def with_split_scores(rows: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFram
     columns = {}
     protocols = run_protocols(run)
     for protocol, methods in run.get("thresholds", {}).get("chosen", {}).items():
-        if not measured(rows, f"iou_hits@{protocol}"):  # every image broke
+        if not measured(rows, sweep_column(protocol)):  # every image broke
             continue
-        defined = rows[f"iou_hits@{protocol}"].notna()
+        defined = rows[sweep_column(protocol)].notna()
         column = np.full(len(rows), np.nan)
         for method, layers in methods.items():
             for layer, thresholds in layers.items():

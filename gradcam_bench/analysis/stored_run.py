@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradcam_bench.analysis.run_names import different_names
 from gradcam_bench.analysis.split_scores import with_split_scores
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
@@ -26,15 +27,15 @@ from gradcam_bench.store.parts import (
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One stored run with its summary.
 
     Attributes:
-        name: the model's name; several runs of one model carry their folder's name as well.
+        name: the model's name; several runs of one model add what differs between them.
         directory: where it is stored.
         rows: one per image, method and layer; where `thresholds_from` was given, with the columns
             of `split_scores.with_split_scores`.
         run: the content of run.json.
-        summary: `tables.summarize` of the rows.
+        summary: `summary.summarize` of the rows.
         pictures: what is kept for the gallery; empty where nothing is.
         drawn: figures drawn so far, by name, so that files and report share them.
     """
@@ -66,6 +67,10 @@ class Run:
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:
     """Read a run and summarize its rows anew.
 
+    Args:
+        directory: the output_dir of a run.
+        name: what to call it; by default its model.
+
     Raises:
         UserError: if the folder holds no run.
     """
@@ -80,7 +85,13 @@ def load_run(directory: str | Path, *, name: str | None = None) -> Run:
 
 
 def load_runs(directories: Sequence[str | Path | Run]) -> list[Run]:
-    """Read several runs, or take them as read; equal names are told apart by the folders.
+    """Read several runs, or take them as read, and give each a name of its own.
+
+    Args:
+        directories: folders of runs, or runs as read.
+
+    Returns:
+        The runs in this order, named by `run_names.different_names`.
 
     Raises:
         UserError: if no folder is given, one is given twice, or one holds no run.
@@ -91,17 +102,17 @@ def load_runs(directories: Sequence[str | Path | Run]) -> list[Run]:
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a folder was given twice: give each run once")
     found = [item if isinstance(item, Run) else load_run(item) for item in directories]
-    names = [run.name for run in found]
-    for number, run in enumerate(found):
-        if names.count(run.name) > 1:
-            parts = run.directory.resolve().parts
-            short = "/".join(parts[-2:]) if len({p.name for p in paths}) < len(paths) else parts[-1]
-            found[number] = replace(run, name=f"{run.name} ({short})")
-    return found
+    names = different_names(
+        [run.name for run in found], [run.run.get("config") or {} for run in found], paths
+    )
+    return [
+        run if run.name == name else replace(run, name=name)
+        for run, name in zip(found, names, strict=True)
+    ]
 
 
 def joined_summary(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the summaries of several runs below one another, with a column `run` in front."""
+    """Return the summaries of runs below one another, with a column `run` of their names first."""
     frames = []
     for run in runs:
         frame = run.summary.copy()

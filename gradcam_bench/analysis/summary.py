@@ -1,4 +1,4 @@
-"""Rows to a tidy summary with intervals, and the summary to Markdown, LaTeX and CSV."""
+"""Rows to a tidy summary: every metric of every method and layer, with its interval."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from gradcam_bench.analysis.intervals import (
     mean_estimates,
     resample_counts,
 )
-from gradcam_bench.analysis.metrics import (
-    METRICS,
-    Metric,
-    metric_of,
-    oracle_name,
-)
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import METRICS, metric_of, oracle_name
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization import max_box_acc, pxap
 from gradcam_bench.localization.protocol import Protocol
-from gradcam_bench.names import Cell
-from gradcam_bench.store.rows import Layout, cell_rows, cells, layout, level_masks, measured, scored
+from gradcam_bench.names import Cell, base_and_protocol, column_of
+from gradcam_bench.store.rows import (
+    Layout,
+    cell_rows,
+    cells,
+    layout,
+    level_masks,
+    measured,
+    scored,
+    sweep_column,
+)
 
 SUMMARY_COLUMNS = ("method", "layer", "metric", "value", "ci_low", "ci_high", "n", "n_undefined")
 
@@ -46,16 +51,16 @@ def summarize(
 
     Proportions have Clopper-Pearson intervals, class means those of `class_means.estimate`;
     means, PxAP and oracle accuracies a bootstrap over images, the same resamples for every cell.
-    Images of one group (`frames.group_codes`) count together in every interval, and one by one in
+    Images of one group (`rows.group_codes`) count together in every interval, and one by one in
     `n`. Metrics whose column the rows lack, or hold nowhere, are left out. Broken images count in
     `error_rate` alone.
 
     Args:
-        rows: one per image, method and layer, as `store.read_rows` returns them.
+        rows: one per image, method and layer, as `parts.read_rows` returns them.
         confidence: coverage of the intervals.
         resamples: bootstrap resamples.
         seed: seeds the resampling.
-        protocols: of the run, from `protocols.run_protocols`: the IoU levels and the interval of
+        protocols: of the run, from `protocol.run_protocols`: the IoU levels and the interval of
             those that sweep.
 
     Returns:
@@ -80,7 +85,7 @@ def summarize(
     )
     for name, metric, column in _present(good, protocols or {}):
         if metric.kind == "oracle":
-            protocol = _known(column.split("@", 1)[1], protocols or {})
+            protocol = _known(base_and_protocol(column)[1], protocols or {})
             score = _oracle(protocol, places.largest_group, confidence)
             found = _together(good, places, column, counts, score)
         elif metric.kind == "pooled":
@@ -96,23 +101,31 @@ def summarize(
 def _present(
     rows: pd.DataFrame, protocols: Mapping[str, Protocol]
 ) -> list[tuple[str, Metric, str]]:
-    """Return (name, metric, column) of what the rows hold, protocols' suffixes included."""
-    suffixes = list(dict.fromkeys(c.split("@", 1)[1] for c in rows.columns if "@" in c))
-    swept = {}
-    for name in suffixes:
-        if measured(rows, f"iou_hits@{name}"):
-            swept[oracle_name(_known(name, protocols))] = f"iou_hits@{name}"
-    found = []
-    for suffix in ["", *(f"@{name}" for name in suffixes)]:
-        for metric in METRICS.values():
-            if metric.kind == "oracle":
-                column = swept.get(metric.name, "") if not suffix else ""
-            else:
-                column = "" if metric.kind == "pooled" and suffix else metric.column + suffix
-            if measured(rows, column):
-                found.append((metric.name + suffix, metric, column))
-    further = [(name, column) for name, column in swept.items() if "@" in name]
-    return found + [(name, metric_of(name), column) for name, column in further]
+    """Return (name, metric, column) of every metric that the rows hold, under every protocol.
+
+    The plain names come first, then those of the further protocols, then sweeps of protocols that
+    have no plain name.
+    """
+    named = (base_and_protocol(str(column))[1] for column in rows.columns)
+    further = [protocol for protocol in dict.fromkeys(named) if protocol]
+    swept = {
+        oracle_name(_known(protocol, protocols)): sweep_column(protocol)
+        for protocol in further
+        if measured(rows, sweep_column(protocol))
+    }
+    plain = [
+        (metric.name, metric, swept.get(name, "") if metric.kind == "oracle" else metric.column)
+        for name, metric in METRICS.items()
+    ]
+    suffixed = [
+        (column_of(name, protocol), metric, column_of(metric.column, protocol))
+        for protocol in further
+        for name, metric in METRICS.items()
+        if metric.kind not in ("oracle", "pooled")
+    ]
+    found = [line for line in plain + suffixed if measured(rows, line[2])]
+    sweeps = [(name, column) for name, column in swept.items() if name not in METRICS]
+    return found + [(name, metric_of(name), column) for name, column in sweeps]
 
 
 def _known(protocol: str, protocols: Mapping[str, Protocol]) -> Protocol:
@@ -145,7 +158,7 @@ def _estimates(
 def _oracle(
     protocol: Protocol, largest_group: int, confidence: float
 ) -> Callable[[pd.DataFrame, np.ndarray], Estimate]:
-    """Return what scores the best threshold of a cell's rows."""
+    """Return a function that estimates the best threshold's accuracy from the rows of a cell."""
     assert protocol.interval is not None  # a protocol that sweeps has one
     levels, interval = len(protocol.iou_levels), protocol.interval
 
@@ -171,7 +184,15 @@ def _together(
     counts: np.ndarray,
     score: Callable[[pd.DataFrame, np.ndarray], Estimate],
 ) -> list[Estimate]:
-    """Score all images of a cell at once; resamples are those of the images in their order."""
+    """Return the estimate of every cell from all of its images at once.
+
+    Args:
+        rows: of the images that could be scored.
+        places: the cells and the images in their order.
+        column: what has to be defined for an image to count.
+        counts: (resamples, images) how often each image is drawn.
+        score: estimates from a cell's rows and the counts of its images.
+    """
     images = places.images
     found = []
     for pair in places.pairs:
@@ -192,7 +213,7 @@ def _line(pair: Cell, name: str, metric: Metric, estimate: Estimate) -> dict[str
     value, low, high = estimate.value, estimate.low, estimate.high
     if metric.complement:
         value, low, high = 1 - value, 1 - high, 1 - low
-    scale = metric.scale
+    scale = metric.scale.factor
     ends = (scale * value, scale * low, scale * high)
     return dict(
         zip(SUMMARY_COLUMNS, (*pair, name, *ends, estimate.n, estimate.n_undefined), strict=True)

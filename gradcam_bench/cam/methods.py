@@ -2,18 +2,20 @@
 
 Every map is signed and at the layer's resolution: the protocol decides about the ReLU and the
 upsampling. Reductions are in float32 whatever the precision of the pass. To add a method, write
-the function and put it into `METHODS`.
+its record (title, source, cost) in names.py and its function, of the same name, here. A user's own
+method needs neither: it is a function of another module, named "module:function".
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from gradcam_bench import names
 from gradcam_bench.errors import UserError, nearest
-from gradcam_bench.names import CONTROLS
 
 LayerMethod = Callable[[Tensor, Tensor], Tensor]
 
@@ -123,25 +125,73 @@ def _first_component(features: Tensor) -> Tensor:
 
 
 METHODS: dict[str, LayerMethod] = {
-    "grad_cam": grad_cam,
-    "grad_cam_plus_plus": grad_cam_plus_plus,
-    "hires_cam": hires_cam,
-    "xgrad_cam": xgrad_cam,
-    "layer_cam": layer_cam,
-    "eigen_cam": eigen_cam,
-    "eigen_grad_cam": eigen_grad_cam,
+    name: globals()[name] for name in names.METHODS if name not in names.CONTROLS
 }
+"""The function of each method that sees a layer: the one that carries the record's name."""
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raise a UserError that lists the methods, for a name that is not among them."""
-    known = [*METHODS, *CONTROLS]
-    if not names:
-        raise UserError(f"methods= expects at least one of: {', '.join(known)}.")
-    for name in names:
-        if name not in known:
+def layer_method(name: str) -> LayerMethod:
+    """Return the function of a method: of `METHODS`, or a user's own as "module:function".
+
+    A user's function is called with copies, so that what it writes into them reaches no other
+    method.
+
+    Raises:
+        UserError: there is no such method, or, when it is called, it gives anything but (N, h, w).
+    """
+    return METHODS[name] if name in METHODS else _checked(name, own_function(name))
+
+
+def own_function(name: str) -> LayerMethod:
+    """Return a user's own function by "module:function".
+
+    Raises:
+        UserError: it cannot be imported, or is no function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"methods= expects a method's name or module:function, got {name!r}: {error}."
+        ) from error
+    if not callable(found):
+        raise UserError(
+            f"methods={name} is {type(found).__name__}, expected a function of the activations "
+            "and gradients of a layer, both (N, K, h, w), that gives maps (N, h, w)."
+        )
+    return found
+
+
+def _checked(name: str, function: LayerMethod) -> LayerMethod:
+    """Return a user's function with its arguments copied and its result looked at."""
+
+    def checked(activations: Tensor, gradients: Tensor) -> Tensor:
+        maps = function(activations.clone(), gradients.clone())
+        n, _, h, w = activations.shape
+        if not isinstance(maps, Tensor) or maps.shape != (n, h, w):
+            got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
             raise UserError(
-                f"There is no method {name!r}.{nearest(name, known)} Methods: {', '.join(known)}."
+                f"The method {name} gave {got} for activations {tuple(activations.shape)}, "
+                f"expected one map an image: (N, h, w) = {(n, h, w)}."
             )
-    if len(set(names)) != len(names):
-        raise UserError(f"methods= names a method twice: {', '.join(names)}.")
+        return maps.detach().float()
+
+    return checked
+
+
+def check_methods(asked: Sequence[str]) -> None:
+    """Raise a UserError for a name that is no method, and for one that stands there twice."""
+    known = list(names.METHODS)
+    if not asked:
+        raise UserError(f"methods= expects at least one of: {', '.join(known)}.")
+    for name in asked:
+        if ":" in name:
+            own_function(name)
+        elif name not in known:
+            raise UserError(
+                f"There is no method {name!r}.{nearest(name, known)} Methods: {', '.join(known)}; "
+                "your own: module:function."
+            )
+    if len(set(asked)) != len(asked):
+        raise UserError(f"methods= names a method twice: {', '.join(asked)}.")

@@ -1,4 +1,4 @@
-"""A hash of the code that a user's own network runs, so that another forward is another network.
+"""A hash of a user's own code (a network's, a method's), so that other code is another run.
 
 Weights and class names say nothing of what `forward` does. Code of the libraries below is left
 out: their versions stand in run.json, and the stored runs of their networks keep their hash.
@@ -10,7 +10,7 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -38,9 +38,19 @@ def code_hash(network: nn.Module, factory: str | None = None) -> str | None:
     texts = {m.code for m in network.modules() if isinstance(m, torch.fx.GraphModule)}
     if not start and not texts:
         return None
+    return _hash(start, texts | _plain_attributes(network, {_package(thing) for thing in start}))
+
+
+def function_hash(function: Callable[..., Any]) -> str:
+    """Return a short hash of a user's own function and of what it calls, as in `code_hash`."""
+    found = _code_of(function) or _code_of(type(function))
+    return _hash([found], {_description(function)})
+
+
+def _hash(start: Sequence[Any], texts: set[str]) -> str:
+    """Return a short hash of texts and of the code of classes and functions, at any depth."""
     packages = {_package(thing) for thing in start}
-    texts |= _plain_attributes(network, packages)
-    pending, seen = start, set[int]()
+    pending, seen = list(start), set[int]()
     while pending:
         thing = pending.pop()
         if id(thing) in seen:

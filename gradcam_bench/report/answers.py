@@ -15,11 +15,11 @@ from gradcam_bench.analysis.best import (
     best_cell,
     best_line,
     comparisons,
-    oracle_differences,
-    oracles,
 )
 from gradcam_bench.analysis.failures import error_by_group, failure_kinds
-from gradcam_bench.analysis.metrics import Metric, described, metric_of
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import described, metric_of
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import CONTROLS

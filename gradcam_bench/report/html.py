@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gradcam_bench.analysis import failures, published
-from gradcam_bench.analysis.best import best_cell, oracle_differences, oracles
-from gradcam_bench.analysis.metrics import METRICS, Metric, described, metric_of, names_of
+from gradcam_bench.analysis.best import best_cell
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import METRICS, described, metric_of, names_of
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.stored_run import Run, joined_summary
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.protocol import Protocol, iou_text

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from gradcam_bench.analysis.metric import Metric
 from gradcam_bench.analysis.metrics import (
-    HEADLINE,
     METRICS,
-    Metric,
     metric_of,
+    metrics_with,
     names_of,
 )
 from gradcam_bench.errors import UserError
@@ -168,7 +168,7 @@ def headline(
 
     Args:
         summary: from `summarize`, or summary.csv read back; with a column `run`, several runs.
-        metrics: names of the columns; by default those of `metrics.HEADLINE` that were measured,
+        metrics: names of the columns; by default the headline's that were measured,
             those of swept protocols with a suffix after the plain name.
         intervals: text "36.6 [32.4, 41.0]" instead of numbers.
 
@@ -177,7 +177,8 @@ def headline(
     """
     keys = [key for key in ("run", "method", "layer") if key in summary]
     have = set(summary["metric"])
-    shown = [name for base in HEADLINE for name in names_of(base, summary["metric"])]
+    bases = metrics_with("headline")
+    shown = [name for base in bases for name in names_of(base, summary["metric"])]
     names = shown if metrics is None else list(metrics)
     missing = [name for name in names if name not in have]
     if missing:

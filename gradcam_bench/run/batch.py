@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from gradcam_bench.cam.controls import center_map, random_map
 from gradcam_bench.cam.gradcam import GradCAM
-from gradcam_bench.cam.methods import METHODS
+from gradcam_bench.cam.methods import layer_method
 from gradcam_bench.cam.upsampling import upsample
 from gradcam_bench.faithfulness.curves import Perturber, area_under_curve
 from gradcam_bench.localization import boxes
@@ -69,7 +69,7 @@ class Evaluation:
         cam: Grad-CAM on the layers of the run.
         preprocessing: of the network's input.
         memory_format: the layout of the network's input.
-        methods: names from `METHODS` and `CONTROLS`.
+        methods: methods and controls, as `methods=` names them.
         protocols: by name; the first gives the columns without a suffix, further ones `@name`.
         faithfulness: deletion, insertion and their kin, or None.
         follow_label: faithfulness follows the label instead of the prediction.
@@ -98,7 +98,7 @@ class Evaluation:
         self.seed, self.device, self.pool = seed, device, pool
         self.map_scores = MapScores(protocols, (preprocessing.size, preprocessing.size))
         self.follow_label, self.road, self.memory_format = follow_label, road, memory_format
-        self.methods = [name for name in methods if name in METHODS]
+        self.methods = [name for name in methods if name not in CONTROLS]
         self.controls = [name for name in methods if name in CONTROLS]
         self.cells: list[Cell] = [
             *((method, layer) for method in self.methods for layer in cam.layers),
@@ -162,7 +162,7 @@ class Evaluation:
         tensors = list(zip(self.cam.layers, self.cam.activations, self.cam.gradients, strict=False))
         for method in self.methods:
             for layer, activations, gradients in tensors:
-                maps[method, layer] = METHODS[method](activations, gradients)
+                maps[method, layer] = layer_method(method)(activations, gradients)
         size = (self.preprocessing.size, self.preprocessing.size)
         for control in self.controls:
             if control == "random":

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from gradcam_bench.cam.methods import own_function
 from gradcam_bench.config import identity
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.models.checkpoints import weights_hash
-from gradcam_bench.models.custom_code import code_hash
+from gradcam_bench.models.custom_code import code_hash, function_hash
 from gradcam_bench.models.model import Model
 from gradcam_bench.run.precision import tf32_allowed
 from gradcam_bench.store.computed_by import this_process
@@ -40,6 +41,9 @@ def build_provenance(
     code = code_hash(model.network, decides["model"].get("factory"))
     if code is not None:
         decides["model"]["code"] = code
+    own = {name: function_hash(own_function(name)) for name in decides["methods"] if ":" in name}
+    if own:
+        decides["method_code"] = own
     decides["weights_hash"] = weights_hash(model.network)
     decides["data_fingerprint"] = dataset.fingerprint()
     decides["n_images"] = len(dataset)

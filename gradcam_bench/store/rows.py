@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.names import CONTROLS, Cell, cell_name
+from gradcam_bench.names import CONTROLS, Cell, cell_name, column_of
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
@@ -147,6 +147,11 @@ def cell_rows(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return rows[(rows["method"] == cell[0]) & (rows["layer"] == cell[1])]
 
 
+def sweep_column(protocol: str) -> str:
+    """Return the column that holds the stored threshold sweep of a protocol."""
+    return column_of("iou_hits", protocol)
+
+
 def level_masks(rows: pd.DataFrame, protocol: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a threshold sweep as stored: masks (n, 256) uint8 and largest levels (n,) int.
 
@@ -154,6 +159,6 @@ def level_masks(rows: pd.DataFrame, protocol: str) -> tuple[np.ndarray, np.ndarr
     """
     masks = [
         np.frombuffer(mask, np.uint8) if isinstance(mask, bytes) else np.asarray(mask, np.uint8)
-        for mask in rows[f"iou_hits@{protocol}"]
+        for mask in rows[sweep_column(protocol)]
     ]
-    return np.stack(masks), rows[f"max_level@{protocol}"].to_numpy(dtype=int)
+    return np.stack(masks), rows[column_of("max_level", protocol)].to_numpy(dtype=int)

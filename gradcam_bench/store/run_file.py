@@ -14,6 +14,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.store.files import create_atomically, write_atomically
 from gradcam_bench.store.part_file import KINDS, DamagedPartError
 from gradcam_bench.store.part_folder import PartFolder
+from gradcam_bench.store.run_record import check_record
 
 FORMAT = 2
 """From 2 on, every part of the folder carries the config hash and a checksum."""
@@ -93,7 +94,8 @@ def still_own(directory: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
-    """Return run.json's bytes."""
+    """Return run.json's bytes; every key is described in run_record.py."""
+    check_record(content)
     return (json.dumps(content, indent=2) + "\n").encode()
 
 

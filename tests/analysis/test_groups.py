@@ -11,7 +11,7 @@ from maps import blobs, histograms
 from stored import PROTOCOLS, make_rows, run_json
 
 import gradcam_bench
-from gradcam_bench.analysis import best, comparison, intervals, proportions, summary
+from gradcam_bench.analysis import comparison, intervals, oracle_accuracy, proportions, summary
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.config import config_dir, register
 from gradcam_bench.data.shapes import Shapes
@@ -109,8 +109,8 @@ def test_a_copy_of_every_image_in_its_group_makes_no_difference_surer(rows, metr
 
 
 def test_the_oracles_difference_resamples_groups(rows):
-    one = best.oracle_differences([run_of(rows)], "max_box_acc_v2")
-    two = best.oracle_differences([run_of(copied(rows))], "max_box_acc_v2")
+    one = oracle_accuracy.oracle_differences([run_of(rows)], "max_box_acc_v2")
+    two = oracle_accuracy.oracle_differences([run_of(copied(rows))], "max_box_acc_v2")
     columns = ["value", "difference", "ci_low", "ci_high"]
     assert np.allclose(one[columns], two[columns])
     assert (two["n"] == 2 * one["n"]).all()

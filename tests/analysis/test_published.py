@@ -356,7 +356,7 @@ def test_stored_runs_are_compared_without_running_anything(tmp_path):
         assert row["comparable"].startswith("no: another network (")
     text = (output / "comparison.md").read_text()
     assert text.startswith("Made by `python scripts/reproduce_paper.py rise runs=")
-    assert "0.677, ResNet-50" in text
+    assert "0.6766, ResNet-50" in text
     assert sorted(path.name for path in output.iterdir()) == ["comparison.csv", "comparison.md"]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradcam_bench import names
 from gradcam_bench.cam import controls, methods
 from gradcam_bench.errors import UserError
 
@@ -132,3 +133,52 @@ def test_unknown_methods_are_refused_with_the_nearest():
         methods.check_methods(["grad_cam", "grad_cam"])
     with pytest.raises(UserError, match="at least one"):
         methods.check_methods([])
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Write functions into a module of their own, where they are found by `name:function`."""
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return write
+
+
+def test_every_method_has_a_record_and_every_record_a_function():
+    assert set(methods.METHODS) | set(names.CONTROLS) == set(names.METHODS)
+    assert list(names.METHODS)[-len(names.CONTROLS) :] == list(names.CONTROLS)
+    for name, record in names.METHODS.items():
+        assert record.name == name
+        assert all((record.title, record.source, record.cost))
+    for name, function in methods.METHODS.items():
+        assert function.__name__ == name
+        paper = names.METHODS[name].source.partition(",")[0]
+        assert paper in " ".join(function.__doc__.split()) or name == "eigen_grad_cam"
+
+
+def test_a_users_function_is_a_method_whose_arguments_are_copies(mine, tensors):
+    mine("writes_into", "def my_map(A, g):\n    A.zero_(); g.fill_(2)\n    return (A + g).sum(1)\n")
+    methods.check_methods(["grad_cam", "writes_into:my_map"])
+    before = [t.clone() for t in tensors]
+    found = methods.layer_method("writes_into:my_map")(*tensors)
+    assert torch.equal(found, torch.full((2, 4, 3), 10.0))
+    assert all(map(torch.equal, tensors, before))
+    assert names.method_title("writes_into:my_map") == "my_map"
+
+
+def test_a_users_function_that_cannot_be_a_method_is_refused(mine, tensors):
+    mine("no_maps", "a = 3\ndef flat(A, g): return A.sum((1, 2, 3))\ndef number(A, g): return 1\n")
+    for name, message in (
+        ("no_such_module:f", "expects a method's name or module:function"),
+        ("no_maps:missing", "has no attribute 'missing'"),
+        ("no_maps:", "expects a method's name or module:function"),
+        ("no_maps:a", "is int, expected a function"),
+    ):
+        with pytest.raises(UserError, match=message):
+            methods.check_methods([name])
+    with pytest.raises(UserError, match=r"gave \(2,\) for .* expected .* \(2, 4, 3\)"):
+        methods.layer_method("no_maps:flat")(*tensors)
+    with pytest.raises(UserError, match="gave int for"):
+        methods.layer_method("no_maps:number")(*tensors)

@@ -9,7 +9,8 @@ import pytest
 from stored import CELLS, PROTOCOLS, break_image, make_pictures, make_rows, run_json, store_run
 
 from gradcam_bench.analysis import failures, intervals, stored_run
-from gradcam_bench.analysis.best import best_cell, comparisons, oracle_differences, oracles
+from gradcam_bench.analysis.best import best_cell, comparisons
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.report import answers, gallery, write
@@ -317,7 +318,7 @@ def test_several_runs_give_joined_tables_tests_figures_and_how_they_were_made(pa
     assert joined["value"].tolist() == pytest.approx(pd.concat(each)["value"].tolist(), nan_ok=True)
     paired = pd.read_csv(folder / "paired.csv")
     assert list(paired["metric"].unique()) == [
-        "gt_known_loc_err", "mean_box_iou", "energy_in_box", "insertion_auc", "deletion_auc",
+        "gt_known_loc_err", "mean_box_iou", "energy_in_box", "deletion_auc", "insertion_auc",
     ]  # fmt: skip
     assert set(paired["n_left_out"]) == {20 + 1}  # 60 and 40 images, one of them broken
     assert {path.name for path in (folder / "figures").iterdir()} == {

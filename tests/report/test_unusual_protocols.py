@@ -8,8 +8,9 @@ from stored import CELLS, NODES, make_rows, run_json, store_run
 
 from gradcam_bench import api
 from gradcam_bench.analysis import published
-from gradcam_bench.analysis.best import best_line, oracle_differences
+from gradcam_bench.analysis.best import best_line
 from gradcam_bench.analysis.metrics import METRICS, described, oracle_name, split_name
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences
 from gradcam_bench.analysis.split_scores import with_split_scores
 from gradcam_bench.analysis.stored_run import load_run
 from gradcam_bench.analysis.summary import summarize

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gradcam_bench.names import CONTROLS, Cell
+from gradcam_bench.names import CONTROLS, Cell, method_title
 
 COLORMAP = "inferno"
 """Of heatmaps, here and in the report's page."""
@@ -34,30 +34,6 @@ _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
 )  # fmt: skip
 
 _MARKERS = "osD^vPX*"
-
-_TITLES = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "hires_cam": "HiResCAM",
-    "xgrad_cam": "XGrad-CAM",
-    "layer_cam": "LayerCAM",
-    "eigen_cam": "Eigen-CAM",
-    "eigen_grad_cam": "Eigen-Grad-CAM",
-    "score_cam": "Score-CAM",
-    "ablation_cam": "Ablation-CAM",
-    "cam": "CAM",
-    "gradient": "Gradient",
-    "guided_backprop": "Guided backprop",
-    "guided_grad_cam": "Guided Grad-CAM",
-    "excitation_backprop": "Excitation backprop",
-    "random": "Random",
-    "center": "Center",
-}
-
-
-def method_title(method: str) -> str:
-    """Return a method's name as papers write it."""
-    return _TITLES.get(method, method)
 
 
 def cell_title(cell: Cell, *, one_layer: bool = False) -> str:
