@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from gradcam_bench.cam.gradcam import GradCAM
     from gradcam_bench.report.figures.overlay import overlay
 
-__all__ = ["GradCAM", "overlay"]
+    __version__: str
+
+__all__ = ["GradCAM", "__version__", "overlay"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +23,11 @@ def __getattr__(name: str) -> Any:
         from gradcam_bench.report.figures.overlay import overlay
 
         return overlay
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("gradcam-bench")
+        except metadata.PackageNotFoundError:  # run from a checkout
+            return "not installed"
     raise AttributeError(f"module 'gradcam_bench' has no attribute {name!r}")

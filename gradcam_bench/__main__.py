@@ -1,4 +1,4 @@
-"""The command line: `gradcam-bench [key=value ...]` and `gradcam-bench report DIR...`."""
+"""The command line: `gradcam-bench [key=value ...]`, and its verbs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-VERBS = ("report",)
+VERBS = ("explain", "list", "report", "status")
 """The first words that are no keys; without one of them a benchmark is run."""
 
 
@@ -23,16 +23,44 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     words = sys.argv[1:]
     try:
-        if words[:1] == ["report"]:
-            from gradcam_bench.report import write
+        if {"--help", "-h"} & set(words):
+            from gradcam_bench.cli import help
 
-            write.main(words[1:])
+            print(help.VERBS.get(words[0]) or help.whole_help(), end="")
+        elif "--version" in words:
+            from gradcam_bench import __version__
+
+            print(f"gradcam-bench {__version__}")
+        elif words[:1] and words[0] in VERBS:
+            _verb(words[0], words[1:])
         else:
             _hydra(words)
     except UserError as error:
         _exit(str(error), 2)
     except KeyboardInterrupt:
         _exit("Interrupted. Finished parts are kept; run the same command again to go on.", 130)
+    except BrokenPipeError:  # of `gradcam-bench list models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _verb(verb: str, words: list[str]) -> None:
+    """Run a verb; each loads only what it needs."""
+    if verb == "report":
+        from gradcam_bench.report import write
+
+        write.main(words)
+    elif verb == "list":
+        from gradcam_bench.cli import listing
+
+        listing.main(words)
+    elif verb == "status":
+        from gradcam_bench.cli import status
+
+        status.main(words)
+    else:
+        from gradcam_bench.cli import explain
+
+        explain.main(words)
 
 
 def _hydra(words: list[str]) -> None:

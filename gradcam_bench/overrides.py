@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -63,6 +64,13 @@ def _check_word(word: str, verbs: Sequence[str]) -> None:
     assert found is not None
     key = re.split(r"[@:]", found["key"])[0]
     if found["value"] is None and found["mark"] != "~":
+        if word in verbs:
+            raise UserError(f"A verb comes first: gradcam-bench {word} ...")
+        if verbs and os.path.exists(word):
+            raise UserError(
+                f"{word} is a file or a folder: say what to do with it, gradcam-bench explain "
+                f"{word} (a picture), or status or report {word} (a run)."
+            )
         known = [*verbs, *GROUPS, *schema_keys()]
         raise UserError(f"{word!r} is neither a verb nor key=value.{nearest(word, known)} {_HELP}")
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):

@@ -32,8 +32,7 @@ def with_named_protocols(config: DictConfig) -> DictConfig:
         return config
     nodes: dict[str, Any] = {}
     for key, node in config.protocols.items():
-        values = OmegaConf.to_container(node, resolve=True)
-        assert isinstance(values, dict)
+        values: Any = OmegaConf.to_container(node, resolve=True)
         name = names[key]
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(
