@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +67,10 @@ def _verb(verb: str, words: list[str]) -> None:
 
 def _hydra(words: list[str]) -> None:
     """Check the words of a command, then let Hydra compose its configs and run the job of each."""
+    from gradcam_bench.cli.shards import with_own_shard
     from gradcam_bench.overrides import check_words, user_error
 
+    words = with_own_shard(words)
     check_words(words, verbs=VERBS)
 
     import hydra
@@ -77,62 +81,76 @@ def _hydra(words: list[str]) -> None:
     from gradcam_bench.config import config_dir, register
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to us: we print them short
+    os.environ[multirun.COMMAND] = shlex.join(["gradcam-bench", *words])
     register()
     entry = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="benchmark")
-    try:
-        entry(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise user_error(error) from error
-    if multirun.RAISED:
-        raise multirun.RAISED[0]
-    if multirun.FAILED:
-        _exit(f"{len(multirun.FAILED)} jobs failed.\n" + "\n".join(multirun.FAILED), 1)
+    ended: Exception | None = None
+    with multirun.notes_folder() as notes:
+        sys.argv[1:] = [*words, f"hydra.sweep.dir={notes}"]
+        try:
+            entry(_job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            ended = user_error(error)
+        except Exception as error:  # of a launcher: report the jobs that had ended before
+            ended = error
+        failed = multirun.join(notes)
+    for error in [*multirun.RAISED, *([ended] if ended else [])]:
+        raise error
+    if failed:
+        jobs = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
+        _exit(f"{jobs} failed.\n" + "\n".join(failed), 1)
 
 
-def _job(config: DictConfig) -> str | None:
-    """Run one config; an error is kept for `_hydra`, because Hydra would print words of its own."""
-    from gradcam_bench import multirun
+def _job(config: DictConfig) -> None:
+    """Run one config. No error reaches Hydra, which would print words of its own.
 
-    try:
-        return _benchmark(config)
-    except Exception as error:
-        multirun.RAISED.append(error)
-        return None
-
-
-def _benchmark(config: DictConfig) -> str | None:
-    """Run one config and report it; return the folder of a complete run, else None.
-
-    The jobs of a multirun are reported together when the last one has ended (multirun.py), and a
-    job that a user's mistake ends does not end the others.
+    That of a single run is kept for `_hydra`. Of a multirun each job leaves a note, and one that
+    fails does not end the others.
     """
-    import shlex
+    from hydra.core.hydra_config import HydraConfig
 
     from gradcam_bench import multirun
-    from gradcam_bench.report import write
+
+    directory, complete, message = Path(), False, ""
+    try:
+        directory = _output_dir(config)
+        complete = _benchmark(config, directory)
+    except Exception as error:
+        if not _is_multirun():
+            multirun.RAISED.append(error)
+            return
+        message = str(error)
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
+    if _is_multirun():
+        note = multirun.Note(str(directory), complete, bool(config.report), message)
+        own = HydraConfig.get()
+        multirun.leave_note(Path(own.sweep.dir), int(own.job.num), note)
+
+
+def _benchmark(config: DictConfig, directory: Path) -> bool:
+    """Run one config and report it; return whether its run is complete.
+
+    The jobs of a multirun are reported together when the last one has ended (multirun.py).
+    """
+    from gradcam_bench.multirun import COMMAND
     from gradcam_bench.run import loop
 
-    directory = _output_dir(config)
-    command = shlex.join(["gradcam-bench", *sys.argv[1:]])
-    try:
-        complete = loop.run(config, directory, command=command)
-    except UserError as error:
-        if not _is_multirun():
-            raise
-        multirun.FAILED.append(f"{directory}: {error}")
-        return None
+    complete = loop.run(config, directory, command=os.environ[COMMAND])
     if not complete:
         print(
             "This shard is done. When the others are too, any of them run again "
             f"writes the summary into {directory}."
         )
-        return None
-    if not config.report:
+    elif not config.report:
         print(f"The rows are in {directory}; gradcam-bench report {directory} reports them.")
     elif not _is_multirun():
+        from gradcam_bench.report import write
+
         print("Writing summary, figures and report ...", file=sys.stderr)
         print(write.finish(directory))
-    return str(directory)
+    return complete
 
 
 def _is_multirun() -> bool:

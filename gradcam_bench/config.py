@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -135,12 +135,13 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
 
 
-def bind(node: Any, what: str) -> Callable[[], Any]:
+def bind(node: Any, what: str, *, handled: Sequence[str] = ()) -> Callable[[], Any]:
     """Bind a config node to the signature it names, before anything is computed.
 
     Args:
         node: a mapping with `_target_` and keyword arguments.
         what: the config key, for messages.
+        handled: further keys that may be given, which the caller has taken out, for messages.
 
     Returns:
         A call without arguments that builds the object.
@@ -166,9 +167,9 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
     parameters = inspect.signature(function).parameters
     for key in values:
         if key not in parameters:
+            known = [*parameters, *handled]
             raise UserError(
-                f"{what} has no key {key!r}.{nearest(key, list(parameters))} "
-                f"Keys: {', '.join(parameters)}."
+                f"{what} has no key {key!r}.{nearest(key, known)} Keys: {', '.join(known)}."
             )
     for key, parameter in parameters.items():
         unset = key not in values and parameter.default is inspect.Parameter.empty

@@ -34,7 +34,7 @@ ALLOWED = {
     "run": {"cam", "config", "data", "faithfulness", "localization", "models", "store"},
     "analysis": {"config", "localization", "store"},
     "report": {"analysis", "localization", "store"},
-    "multirun": {"report"},
+    "multirun": {"report", "store"},
     "api": {"analysis", "config", "overrides", "run"},
     # A folder, because help, lists, status and explain are four things that share only the keys.
     "cli": {"analysis", "api", "config", "data", "models", "report", "run", "store"},

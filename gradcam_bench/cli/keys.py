@@ -58,7 +58,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "num_workers": ("N", "processes that decode; null: none on the CPU, up to 8 on a GPU"),
     "seed": ("N", "of everything random"),
     "part_size": ("N", "images a part file: the unit of stopping and going on"),
-    "shard.index": ("0 ... count-1", "this process computes every count-th part, from this one"),
+    "shard.index": ("N | auto", "this process computes every count-th part, from this one on"),
     "shard.count": ("N", "processes or machines that share the run"),
     "max_errors": ("0 ... 1", "share of broken images that a run tolerates"),
     "retry_errors": ("", "try broken images again though their files have not changed"),

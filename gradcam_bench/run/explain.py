@@ -78,7 +78,7 @@ class Explainer:
             size=input_of.size,
             mode=config.geometry,
             resize=input_of.resize if config.geometry == "center_crop" else None,
-            interpolation=input_of.interpolation,  # type: ignore[arg-type]
+            interpolation=input_of.interpolation,
         )
         autocast = PRECISIONS[config.precision]
         empty = torch.zeros(0, 3, input_of.size, input_of.size, device=self.device)

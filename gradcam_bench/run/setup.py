@@ -32,7 +32,7 @@ def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     limit = values.pop("limit", None)
-    build: Callable[[], Dataset] = bind(values, "dataset")
+    build: Callable[[], Dataset] = bind(values, "dataset", handled=["limit"])
     if limit is None:
         return build
     if not isinstance(limit, int) or limit < 1:
