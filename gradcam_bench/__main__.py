@@ -94,8 +94,9 @@ def _hydra(words: list[str]) -> None:
         except Exception as error:  # of a launcher: report the jobs that had ended before
             ended = error
         failed = multirun.join(notes)
-    for error in [*multirun.RAISED, *([ended] if ended else [])]:
-        raise error
+    ended = next(iter(multirun.RAISED), ended)
+    if ended is not None:
+        raise ended
     if failed:
         jobs = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
         _exit(f"{jobs} failed.\n" + "\n".join(failed), 1)
