@@ -87,11 +87,6 @@ def join(folder: Path) -> list[str]:
     if directories:
         from gradcam_bench.report import write
 
-        runs = write.load_runs(directories)
-        for run in runs:
-            print(write.finish(run))
-        if len(runs) > 1:
-            output = write.joint_folder(directories) / "report.html"
-            write.write_report(runs, output, command=os.environ[COMMAND])
-            print(f"Joined {len(runs)} runs: {output}, joined.csv, paired.csv, figures/")
+        output = write.joint_folder(directories) / "report.html"
+        print(write.finish_several(directories, output, command=os.environ[COMMAND]))
     return [f"{note.directory}: {note.error}" for note in notes if note.error]

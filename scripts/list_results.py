@@ -19,6 +19,7 @@ import pandas as pd
 from gradcam_bench.analysis import best
 from gradcam_bench.analysis.metrics import METRICS
 from gradcam_bench.report import answers
+from gradcam_bench.report.one_line import shows
 from gradcam_bench.store.parts import read_run
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -37,13 +38,13 @@ Brackets are 95 % intervals; `random` and `center` are controls that see no netw
 def run(folder: Path) -> tuple[str, str]:
     stored = read_run(folder)
     dataset = stored["config"]["dataset"]["_target_"].rpartition(".")[2]
-    text = answers.shows(pd.read_csv(folder / "summary.csv"))
+    text = shows(pd.read_csv(folder / "summary.csv"))
     return f"{stored['model']} on {dataset}, {text}", stored["command"]
 
 
 def joined(folder: Path) -> tuple[str, str]:
     summary = pd.read_csv(folder / "joined.csv")
-    text = answers.shows(summary)
+    text = shows(summary)
     paired = pd.read_csv(folder / "paired.csv")
     metric, _ = best.best_line(summary)
     lead = answers.lead(metric, paired[paired["metric"] == metric.name])

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with, names_of
+from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with, names_with
 from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.names import CONTROLS
 from gradcam_bench.report import tables, write
@@ -46,7 +46,7 @@ def command(folder: Path) -> str:
 def table(folder: Path) -> str:
     """Return methods as columns, metrics as rows: value and 95 % interval."""
     found = pd.read_csv(folder / "summary.csv")
-    shown = [name for base in metrics_with("readme") for name in names_of(base, found["metric"])]
+    shown = names_with("readme", found["metric"])
     found = found[found["metric"].isin(shown)]
     found["text"] = _texts(found)
     found["method"] = found["method"] + " @ " + found["layer"]

@@ -34,7 +34,7 @@ def test_a_run_of_some_shards_says_what_is_missing(tmp_path, capsys):
     assert not loop.run(config, tmp_path / "run", command="gradcam-bench")
     assert load_run(tmp_path / "run").incomplete_text == "2 of 7 images, 3 parts missing"
     write.main([str(tmp_path / "run")])
-    assert "is incomplete: 2 of 7 images, 3 parts missing." in capsys.readouterr().err
+    assert "2 of 7 images, 3 parts missing\n" in capsys.readouterr().out
     assert api.run(command, output_dir=tmp_path / "run").incomplete_text == ""
 
 

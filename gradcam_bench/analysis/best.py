@@ -129,9 +129,3 @@ def comparison(runs: Sequence[Run], metric: str) -> pd.DataFrame:
 def metrics_to_test(runs: Sequence[Run]) -> list[str]:
     """Return the names of the tested metrics that all runs measured, in the order of tables."""
     return shared_names(metrics_with("tested"), [run.summary for run in runs])
-
-
-def comparisons(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """Return the comparison by every tested metric that all runs measured, by its name."""
-    found = {name: comparison(runs, name) for name in metrics_to_test(runs)}
-    return {name: frame for name, frame in found.items() if len(frame)}

@@ -41,7 +41,7 @@ def failures_of(
     Args:
         rows: of one run, one per image, method and layer.
         cell: method and layer.
-        class_names: by class number; without them classes are told by number.
+        class_names: by class number; a class without one is told by its number.
     """
     broken = rows[rows["error"].notna()] if "error" in rows else rows.assign(error=None)[:0]
     mine = cell_rows(rows, cell)
@@ -130,7 +130,7 @@ def worst_classes(
     Args:
         rows: of one run.
         cell: method and layer.
-        class_names: by class number; without them classes are told by number.
+        class_names: by class number; a class without one is told by its number.
         least: a class with fewer images is left out.
         limit: how many classes are told.
 
@@ -142,8 +142,9 @@ def worst_classes(
         return pd.DataFrame(columns=["class", METRICS["mean_box_iou"].title, "images"])
     means = good.groupby("label")["box_iou"].agg(["mean", "count"])
     means = means[means["count"] >= least].sort_values("mean", kind="stable").head(limit)
+    known = class_names or ()
     names = [
-        str(class_names[int(label)]) if class_names is not None else f"class {label:g}"
+        str(known[int(label)]) if label < len(known) else f"class {label:g}"
         for label in means.index
     ]
     return pd.DataFrame(

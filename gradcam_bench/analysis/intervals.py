@@ -161,10 +161,29 @@ def best_threshold_samples(
     """
     columns = [_contenders(level, largest_group) for level in hits]
     value = float(np.mean([column.mean(axis=0).max() for column in columns]))
-    means = bootstrap_means(np.concatenate(columns, axis=1), counts)
+    means = _hit_rates(np.concatenate(columns, axis=1), counts)
     ends = np.cumsum([column.shape[1] for column in columns])[:-1]
     best = [part.max(axis=1) for part in np.split(means, ends, axis=1)]
     return value, np.mean(best, axis=0)
+
+
+def _hit_rates(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return what `bootstrap_means` does, of hits without undefined entries, in half the time.
+
+    Sums of hits are whole numbers, which float32 holds exactly up to 16 million.
+
+    Args:
+        hits: (n, columns) bool.
+        counts: (resamples, n).
+    """
+    dense = hits.astype(np.float32)
+    means = np.empty((len(counts), hits.shape[1]))
+    for start in range(0, len(counts), _BLOCK):
+        block = counts[start : start + _BLOCK]
+        total = block.sum(axis=1, dtype=np.int64)[:, None]
+        with np.errstate(invalid="ignore"):
+            means[start : start + _BLOCK] = (block.astype(np.float32) @ dense) / total
+    return means
 
 
 def best_threshold_estimate(

@@ -92,7 +92,11 @@ def protocol_name(name: str) -> str:
 
 
 def names_of(base: str, have: Iterable[str]) -> list[str]:
-    """Return under which names a metric stands in a summary.
+    """Return under which names a metric of equal rank stands in a summary.
+
+    A run has one first protocol, whose numbers have plain names; the same metrics under further
+    protocols are shown (`names_with`), but neither judge nor are tested. Swept protocols have no
+    first: all of them count.
 
     Args:
         base: a name of METRICS.
@@ -104,6 +108,23 @@ def names_of(base: str, have: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(have))
     further = [name for name in names if name != base and base_and_protocol(name)[0] == base]
     return [name for name in names if name == base] + (further if METRICS[base].protocol else [])
+
+
+def names_with(role: str, have: Iterable[str]) -> list[str]:
+    """Return under which names the metrics of a role stand in a summary, further protocols too.
+
+    Args:
+        role: a word of ROLES.
+        have: the summary's metrics.
+
+    Returns:
+        In the order of tables, each plain name followed by those with a protocol's suffix, as
+        "gt_known_loc_err" by "gt_known_loc_err@cam2016".
+    """
+    found: dict[str, list[str]] = {base: [] for base in metrics_with(role)}
+    for name in dict.fromkeys(have):
+        found.get(base_and_protocol(name)[0], []).append(name)
+    return [name for base, names in found.items() for name in sorted(names, key=base.__ne__)]
 
 
 def shared_names(bases: Iterable[str], summaries: Sequence[pd.DataFrame]) -> list[str]:

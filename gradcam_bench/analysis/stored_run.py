@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradcam_bench.analysis.run_names import different_names
 from gradcam_bench.analysis.split_scores import with_split_scores
@@ -37,7 +36,6 @@ class Run:
         run: the content of run.json.
         summary: `summary.summarize` of the rows.
         pictures: what is kept for the gallery; empty where nothing is.
-        drawn: figures drawn so far, by name, so that files and report share them.
     """
 
     name: str
@@ -46,7 +44,6 @@ class Run:
     run: dict[str, Any]
     summary: pd.DataFrame
     pictures: pd.DataFrame
-    drawn: dict[str, Figure] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def protocols(self) -> dict[str, Protocol]:
@@ -59,9 +56,9 @@ class Run:
         images, expected = self.rows["image_id"].nunique(), int(self.run.get("n_images") or 0)
         if images >= expected:
             return ""
-        told = f"{images} of {expected} images"
+        told = f"{images:,} of {expected:,} images"
         missing = missing_parts(self.directory, self.run)
-        return f"{told}, {missing} part{'s'[: missing != 1]} missing" if missing else told
+        return f"{told}, {missing:,} part{'s'[: missing != 1]} missing" if missing else told
 
 
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:

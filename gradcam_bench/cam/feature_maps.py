@@ -9,6 +9,7 @@ only, the shape of the image decides, and where that leaves both open, the modul
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gradcam_bench.cam.frozen import frozen
 from gradcam_bench.errors import UserError
 
 Axes = Literal["channels first", "channels last", "tokens", "other"]
@@ -176,12 +178,13 @@ def _grown_shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[int, ..
 
 @contextmanager
 def _recording(network: nn.Module, calls: list[Call]) -> Iterator[None]:
-    """Append each call of a module that gives a tensor; in eval mode."""
+    """Append each call that this thread makes of a module and that gives a tensor; in eval mode."""
     handles = []
+    thread = threading.get_ident()
 
     def hook_of(name: str) -> Callable[[nn.Module, tuple, object], None]:
         def hook(module: nn.Module, _inputs: tuple, output: object) -> None:
-            if isinstance(output, Tensor):
+            if isinstance(output, Tensor) and threading.get_ident() == thread:
                 calls.append(Call(name, module, output))  # keeps it, so that ids stay unique
 
         return hook
@@ -190,21 +193,8 @@ def _recording(network: nn.Module, calls: list[Call]) -> Iterator[None]:
         for name, module in network.named_modules():
             if name:
                 handles.append(module.register_forward_hook(hook_of(name)))
-        with evaluating(network):
+        with frozen(network):
             yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode, then restore each."""
-    training = [module for module in network.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

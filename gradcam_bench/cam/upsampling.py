@@ -49,11 +49,12 @@ def _weights(small: int, large: int, mode: str) -> Tensor:
 def normalize_by_max(maps: Tensor) -> Tensor:
     """Divide each map of (N, H, W) by its maximum; nowhere-positive maps become zeros.
 
+    A map that holds NaN or infinity stays one that is not finite: it is undefined, not empty.
     No epsilon: a small constant in the denominator dims small maps and is lost in half precision.
     """
     top = maps.amax((-2, -1), keepdim=True)
-    positive = top > 0
-    return (maps / top.where(positive, top.new_ones(()))).where(positive, top.new_zeros(()))
+    empty = top <= 0  # false for NaN
+    return (maps / top.where(~empty, top.new_ones(()))).masked_fill(empty, 0.0)
 
 
 def normalize_min_max(maps: Tensor) -> Tensor:

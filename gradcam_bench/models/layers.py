@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.cam.feature_maps import Call, evaluating, survey
+from gradcam_bench.cam.feature_maps import Call, survey
+from gradcam_bench.cam.frozen import frozen
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.reads import Reads
 
@@ -133,7 +134,7 @@ def activations_that_read(network: nn.Module, layer: str, size: int) -> list[str
     def watch(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
         reads.watch(("output", layer), output)
 
-    with torch.no_grad(), evaluating(network), reads:
+    with torch.no_grad(), frozen(network), reads:
         handle = network.get_submodule(layer).register_forward_hook(watch)
         try:
             network(image)

@@ -1,32 +1,22 @@
-"""What a newcomer asks of stored runs, answered in sentences made of their numbers."""
+"""What a newcomer asks of stored runs, answered in sentences made of what an analysis holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradcam_bench.analysis import published
-from gradcam_bench.analysis.best import (
-    Best,
-    best_cell,
-    best_line,
-    comparisons,
-)
-from gradcam_bench.analysis.failures import error_by_group, failure_kinds
+from gradcam_bench.analysis.analysis import Analysis
+from gradcam_bench.analysis.best import Best, is_certain
 from gradcam_bench.analysis.metric import Metric
-from gradcam_bench.analysis.metrics import described, metric_of
-from gradcam_bench.analysis.oracle_accuracy import oracle_differences, oracles
-from gradcam_bench.analysis.stored_run import Run
-from gradcam_bench.errors import UserError
-from gradcam_bench.names import CONTROLS
-from gradcam_bench.report.tables import interval_text, value_text
+from gradcam_bench.analysis.metrics import METRICS, metric_of, metrics_with
+from gradcam_bench.names import CONTROLS, cell_name, is_control
+from gradcam_bench.report.figures import style
 
-BESIDE = ("insertion_auc", "discrimination_hit")
-"""What the line on a run tells besides the metric that judges it, where it was measured."""
+Line = Mapping[Hashable, Any]
 
 
 @dataclass(frozen=True)
@@ -38,118 +28,80 @@ class Answer:
     text: str
 
 
-def shows(summary: pd.DataFrame) -> str:
-    """Return the line on what a run shows, from its summary alone.
-
-    Args:
-        summary: of one run, or of several with a column `run`.
-
-    Returns:
-        E.g. "grad_cam at bn2, best of 9 layers: GT-known loc. error 36.6 % [32.4, 41.0] (random
-        51.0 %, center 39.4 %); 500 images.", of a metric that judges and those of BESIDE.
-    """
-    try:
-        metric, line = best_line(summary)
-    except UserError:
-        return "Controls only, or no score that all runs share."
-    lines = summary if "run" not in summary else summary[summary["run"] == line["run"]]
-    names = [metric.name, *(name for name in BESIDE if name != metric.name)]
-    parts = []
-    for name in names:
-        found = lines[(lines["metric"] == name) & lines["value"].notna()]
-        at = (found["method"] == line["method"]) & (found["layer"] == line["layer"])
-        mine = found[at].to_dict("records")
-        if mine:
-            shown = described(name)
-            parts.append(f"{shown.title} {_with_controls(shown, mine[0], found)}")
-    return f"{_place(summary, line)}: {'; '.join(parts)}; {line['n']:,} images."
-
-
-def _place(summary: pd.DataFrame, line: Mapping[str, Any]) -> str:
-    """Return "efficientnet_lite2 (best of 3 runs), grad_cam at bn2 (best of 9 layers)"."""
-    network = summary[~summary["method"].isin(CONTROLS)]
-    text = f"{line['method']} at {line['layer']}"
-    if "run" in summary:
-        runs = summary["run"].nunique()
-        return f"{line['run']} (best of {runs} runs), {text}"
-    layers, methods = network["layer"].nunique(), network["method"].nunique()
-    among = [f"{layers} layers"] * (layers > 1) + [f"{methods} methods"] * (methods > 1)
-    return f"{text} (best of {' and '.join(among)})" if among else text
-
-
-def _with_controls(metric: Metric, line: Mapping[Any, Any], found: pd.DataFrame) -> str:
-    """Return "36.6 % [32.4, 41.0] (random 51.0 %, center 39.4 %)"."""
-    controls = ", ".join(
-        f"{other['method']} {value_text(metric, other['value'])}"
-        for other in found[found["method"].isin(CONTROLS)].to_dict("records")
-    )
-    ends = interval_text(metric, line["ci_low"], line["ci_high"])
-    return f"{value_text(metric, line['value'])} {ends}" + (f" ({controls})" if controls else "")
-
-
-def answers(runs: Sequence[Run], tests: Mapping[str, pd.DataFrame] | None = None) -> list[Answer]:
+def answers(analysis: Analysis) -> list[Answer]:
     """Return what a newcomer asks: which is best, how certainly, as in papers, where it fails.
 
-    Args:
-        runs: one or many.
-        tests: from `findings.comparisons`, where they were made already.
-
-    Raises:
-        UserError: if nothing can be called best.
+    Empty where nothing can be called best: there are controls only, or no score that all runs have.
     """
-    best = best_cell(runs)
-    tests = comparisons(runs) if tests is None else tests
-    compared = tests.get(best.metric.name, pd.DataFrame())
-    if compared.empty and best.metric.name in oracles(runs):
-        compared = oracle_differences(runs, best.metric.name)
+    best = analysis.best
+    if best is None:
+        return []
+    compared = compared_with_best(analysis, best)
     found = [
-        _which(best, runs),
+        _which(analysis, best),
         lead(best.metric, compared),
-        _controls(best, compared, several=len(runs) > 1),
-        _papers(best),
-        _failures(best),
+        _controls(best, compared, several=analysis.several),
+        _papers(analysis, best),
+        _failures(analysis, best),
     ]
     return [answer for answer in found if answer is not None]
 
 
-def _which(best: Best, runs: Sequence[Run]) -> Answer:
-    cells = [{c for c in _cells(run.summary) if c[0] not in CONTROLS} for run in runs]
-    layers, methods = (len({c[place] for c in set().union(*cells)}) for place in (1, 0))
-    only_layers = layers > 1 and methods == 1 and len(runs) == 1
-    ends = interval_text(best.metric, best.line["ci_low"], best.line["ci_high"])
-    value = value_text(best.metric, best.line["value"])
-    text = f"{best.metric.title} {value} {ends} on {best.line['n']:,} images"
-    count = sum(map(len, cells))
-    if count == 1:
-        text += "; nothing else but controls was run (try layers=all or more methods)"
-    elif only_layers:
-        text += f", the best of {layers} layers"
-    elif count == len(runs):
-        text += f", the best of {count} runs"
-    else:
-        text += f", the best of {count} pairs of method and layer"
-        text += f" in {len(runs)} runs" if len(runs) > 1 else ""
+def compared_with_best(analysis: Analysis, best: Best) -> pd.DataFrame:
+    """Return every other cell against the best by the metric that judges; empty where none is."""
+    name = best.metric.name
+    tested = analysis.tests.get(name, pd.DataFrame())
+    return analysis.oracle_differences.get(name, tested) if tested.empty else tested
+
+
+def coinciding(analysis: Analysis) -> list[str]:
+    """Return a sentence for every group of methods whose scores are equal at a layer."""
+    return [
+        (f"{run.name}: " if analysis.several else "") + group.text(style.method_title)
+        for run in analysis.runs
+        for group in analysis.coincide[run.name]
+    ]
+
+
+def _which(analysis: Analysis, best: Best) -> Answer:
+    network = analysis.summary[~analysis.summary["method"].isin(CONTROLS)]
+    layers, methods = network["layer"].nunique(), network["method"].nunique()
+    only_layers = layers > 1 and methods == 1 and not analysis.several
+    line, metric = best.line, best.metric
+    ends = metric.interval_text(line["ci_low"], line["ci_high"])
     cell = f"{best.cell[0]} at {best.cell[1]}"
+    text = f"{metric.title} {metric.text(line['value'])} {ends} on {line['n']:,} images"
+    text += _among(analysis, network, only_layers=only_layers) + "."
     return Answer(
         "Which layer is best?" if only_layers else "Which is best?",
-        f"{best.run.name}, {cell}" if len(runs) > 1 else cell,
-        f"{text}.",
+        f"{best.run.name}, {cell}" if analysis.several else cell,
+        text + _ties(best, several=analysis.several),
     )
 
 
-def _cells(summary: pd.DataFrame) -> set[tuple[str, str]]:
-    return set(zip(summary["method"], summary["layer"], strict=True))
+def _among(analysis: Analysis, network: pd.DataFrame, *, only_layers: bool) -> str:
+    """Return ", the best of 9 layers": what the best was chosen from."""
+    keys = ["run", "method", "layer"] if analysis.several else ["method", "layer"]
+    count, runs = len(network[keys].drop_duplicates()), len(analysis.runs)
+    if count == 1:
+        return "; nothing else but controls was run (try layers=all or more methods)"
+    if only_layers:
+        return f", the best of {count} layers"
+    if count == runs:
+        return f", the best of {count} runs"
+    text = f", the best of {count} pairs of method and layer"
+    return f"{text} in {runs} runs" if analysis.several else text
 
 
-def _is_control(candidate: str) -> bool:
-    return bool(set(CONTROLS) & set(candidate.split(", ")))
-
-
-def _is_sure(line: Mapping[Any, Any]) -> bool:
-    """Return whether a difference is certain: by its test, or, untested, by its interval."""
-    if "p_holm" in line:
-        return bool(line["p_holm"] < 0.05)
-    return bool(line["ci_low"] > 0 or line["ci_high"] < 0)
+def _ties(best: Best, *, several: bool, limit: int = 6) -> str:
+    """Return which cells the metric cannot tell from the best, the first `limit` by name."""
+    if not best.ties:
+        return ""
+    name = cell_name(best.cell, run=best.run.name if several else "")
+    shown = [name, *best.ties][:limit]
+    more = 1 + len(best.ties) - len(shown)
+    rest = f" and {more} more" if more else ""
+    return f" Indistinguishable by this metric on these images: {'; '.join(shown)}{rest}."
 
 
 def lead(metric: Metric, compared: pd.DataFrame) -> Answer | None:
@@ -157,76 +109,84 @@ def lead(metric: Metric, compared: pd.DataFrame) -> Answer | None:
 
     Args:
         metric: what was compared.
-        compared: from `findings.comparison` or `findings.oracle_differences`.
+        compared: from `compared_with_best`.
     """
-    rivals = [line for line in compared.to_dict("records") if not _is_control(line["candidate"])]
+    question = "By how much, and is it certain?"
+    rivals = [line for line in compared.to_dict("records") if not is_control(line["candidate"])]
     if not rivals:
         return None
-    sign = 1 if metric.better == "lower" else -1
-    line = min(rivals, key=lambda rival: sign * rival["difference"])
-    ahead = value_text(metric, sign * line["difference"] + 0.0, points=True)
-    ends = sorted(sign * line[end] for end in ("ci_low", "ci_high"))
-    text = f"Ahead of {line['candidate']}, the next: {interval_text(metric, *ends)}"
-    if "p_holm" not in line:
-        text += ", an interval alone, as the threshold was chosen on these images."
-    else:
-        text += (
-            f"; p = {line['p_holm']:.2g} ({line['test']}, Holm over {len(compared)} comparisons)."
-        )
-        text += "" if _is_sure(line) else _needed(line)
+    line = min(rivals, key=lambda rival: -metric.sign * rival["difference"])
+    text = f"{line['candidate']} is next: {_interval(metric, line)}{_test(line, len(compared))}"
+    if not is_certain(line):
+        text += _needed(line)
     if line.get("n_left_out"):
         text += f" Compared on common images only; {line['n_left_out']:,} were left out."
-    sure = "certain" if _is_sure(line) else "not certain"
-    return Answer("By how much, and is it certain?", f"{ahead}, {sure}", text)
+    ahead = metric.difference_text(-metric.sign * line["difference"])
+    if metric.number(line["difference"]) == metric.number(0.0):
+        return Answer(question, f"indistinguishable from {line['candidate']}", text)
+    certain = "certain" if is_certain(line) else "not certain"
+    return Answer(question, f"{ahead}, {certain}", text)
 
 
-def _needed(line: Mapping[Any, Any]) -> str:
-    if not np.isfinite(line["images_needed"]):
-        return " No number of images would show a lead of zero."
+def _interval(metric: Metric, line: Line) -> str:
+    """Return the lead over a candidate with its interval, better being more."""
+    ends = sorted(-metric.sign * line[end] for end in ("ci_low", "ci_high"))
+    ahead = metric.difference_text(-metric.sign * line["difference"])
+    return f"a lead of {ahead} {metric.interval_text(*ends)}"
+
+
+def _test(line: Line, comparisons: int) -> str:
+    if "p_holm" not in line:
+        return ", an interval alone, as the threshold was chosen on these images."
+    return f"; p = {line['p_holm']:.2g} ({line['test']}, Holm over {comparisons} comparisons)."
+
+
+def _needed(line: Line) -> str:
+    """Return how many images would show a lead that is not certain."""
+    needed = line.get("images_needed")
+    if needed is None or not np.isfinite(needed):
+        return ""
     return (
-        f" About {line['images_needed']:,.0f} images would show such a lead (power 0.8); "
-        f"{line['n']:,} were used."
+        f" About {needed:,.0f} images would show such a lead (power 0.8); {line['n']:,} were used."
     )
 
 
 def _controls(best: Best, compared: pd.DataFrame, *, several: bool) -> Answer | None:
-    prefix = f"{best.run.name}, " if several else ""
-    lines = [
-        line
-        for line in compared.to_dict("records")
-        if line["candidate"] in {prefix + control for control in CONTROLS}
-    ]
+    run = best.run.name if several else ""
+    names = {cell_name((control, ""), run=run) for control in CONTROLS}
+    lines = [line for line in compared.to_dict("records") if line["candidate"] in names]
     if not lines:
         return None
-    sign = 1 if best.metric.better == "lower" else -1
-    beaten = [_is_sure(line) and sign * line["difference"] > 0 for line in lines]
+    sign = -best.metric.sign
+    beaten = [is_certain(line) and sign * line["difference"] > 0 for line in lines]
     short = "yes" if all(beaten) else "not all of them" if any(beaten) else "no"
-    return Answer(
-        "Does it beat the controls?",
-        short,
-        "; ".join(_control_text(best.metric, line, sign) for line in lines) + ".",
-    )
+    text = "; ".join(_control(best.metric, line) for line in lines)
+    return Answer("Does it beat the controls?", short, f"{text}.")
 
 
-def _control_text(metric: Metric, line: Mapping[Any, Any], sign: int) -> str:
-    lead = sign * line["difference"]
-    ends = sorted(sign * line[end] for end in ("ci_low", "ci_high"))
-    text = (
-        f"{value_text(metric, abs(lead), points=True)} {'ahead of' if lead > 0 else 'behind'} "
-        f"{line['candidate'].rpartition(', ')[2]} {interval_text(metric, *ends)}"
-    )
+def _control(metric: Metric, line: Line) -> str:
+    lead = -metric.sign * line["difference"]
+    ends = sorted(-metric.sign * line[end] for end in ("ci_low", "ci_high"))
+    name = line["candidate"].rpartition(", ")[2]
+    if metric.number(lead) == metric.number(0.0):
+        text = f"no different from {name}"
+    else:
+        side = "ahead of" if lead > 0 else "behind"
+        text = f"{metric.difference_text(abs(lead))} {side} {name}"
+    text += f" {metric.interval_text(*ends)}"
     if "p_holm" not in line:
         return text
     text += f", p = {line['p_holm']:.2g}"
-    if not _is_sure(line) and np.isfinite(line["images_needed"]):
+    if not is_certain(line) and np.isfinite(line["images_needed"]):
         text += f": not certain, about {line['images_needed']:,.0f} images would show it"
     return text
 
 
-def _papers(best: Best) -> Answer:
-    question = "Does it agree with the papers?"
-    table = published.compare(best.run.summary, best.run.run)
-    same = table[table["method"].eq(best.cell[0])]
+def _papers(analysis: Analysis, best: Best) -> Answer:
+    question, method = "Does it agree with the papers?", best.cell[0]
+    table = analysis.papers
+    table = table[table["run"] == best.run.name] if len(table) else table
+    same = table[table["method"] == method] if len(table) else table
     if len(same):
         inside = (same["published"] >= same["ci_low"]) & (same["published"] <= same["ci_high"])
         strict = same["comparable"].eq("yes").sum()
@@ -235,21 +195,25 @@ def _papers(best: Best) -> Answer:
             f"inside our intervals; {strict} of them are strictly comparable (reasons below)."
         )
         return Answer(question, f"{inside.sum()} of {len(same)}", text)
-    text = f"No paper known to us reports {best.cell[0]} of {best.run.run.get('model', '?')}."
-    beside = published.compare(best.run.summary, best.run.run, any_model=True)
-    elsewhere = beside["comparable"].str.contains("other images")
-    others = beside[beside["method"].eq(best.cell[0]) & ~elsewhere]
-    for name in ("loc_err_top1", "insertion_auc", "max_box_acc_v2"):
+    text = f"No paper known to us reports {method} of {best.run.run.get('model', '?')}."
+    others = analysis.papers_beside[best.run.name]
+    elsewhere = others["comparable"].str.contains("other images")
+    others = others[others["method"].eq(method) & ~elsewhere]
+    for name in metrics_with("papers"):
         text += _others(others[others["metric"] == name])
-    classified = table[table["metric"] == "cls_err_top1"].to_dict("records")
-    for line in classified[:1]:
-        metric = metric_of("cls_err_top1")
-        text += (
-            f" {metric.title}: {value_text(metric, line['ours'])} here, "
-            f"{value_text(metric, line['published'])} in {line['paper']}"
-            f" ({line['comparable'].removeprefix('no: ')})."
-        )
+    for line in table.to_dict("records"):
+        if line["metric"] == "cls_err_top1":
+            text += _classification(line)
+            break
     return Answer(question, "cannot be told for this network", text)
+
+
+def _classification(line: Line) -> str:
+    metric, why = metric_of(line["metric"]), line["comparable"].removeprefix("no: ")
+    return (
+        f" {metric.title}: {metric.text(line['ours'])} here, "
+        f"{metric.text(line['published'])} in {line['paper']} ({why})."
+    )
 
 
 def _others(lines: pd.DataFrame) -> str:
@@ -259,24 +223,23 @@ def _others(lines: pd.DataFrame) -> str:
     lines = lines[lines["paper"] == lines["paper"].iloc[0]]
     metric = metric_of(lines["metric"].iloc[0])
     there = ", ".join(
-        f"{value_text(metric, line['published'])} {line['model']}"
-        for line in lines.to_dict("records")
+        f"{metric.text(line['published'])} {line['model']}" for line in lines.to_dict("records")
     )
-    ours = value_text(metric, lines["ours"].iloc[0])
+    ours = metric.text(lines["ours"].iloc[0])
     return f" {metric.title}: {ours} here; other networks in {lines['paper'].iloc[0]}: {there}."
 
 
-def _failures(best: Best) -> Answer | None:
-    parts = failure_kinds(best.run.rows, best.cell)
-    if parts.empty:
+def _failures(analysis: Analysis, best: Best) -> Answer | None:
+    found = analysis.failures[best.run.name]
+    if found.kinds.empty or found.cell != best.cell:
         return None
-    counts = dict(zip(parts["kind"], parts["images"], strict=True))
+    error = METRICS["gt_known_loc_err"]
+    counts = dict(zip(found.kinds["kind"], found.kinds["images"], strict=True))
     total, hits = sum(counts.values()), counts.pop("box right", 0)
     text = "; ".join(f"{kind}: {count:,}" for kind, count in counts.items() if count)
-    groups = error_by_group(best.run.rows, best.cell).to_dict("records")
     rates = [
-        f"{line['error']:.0f} % where {line['group']} (n = {line['n']:,})"
-        for line in sorted(groups, key=lambda line: -line["error"])
+        f"{error.text(line['error'])} where {line['group']} (n = {line['n']:,})"
+        for line in sorted(found.groups.to_dict("records"), key=lambda line: -line["error"])
     ]
     text = f"Images by kind of failure: {text}." + (f" Wrong: {', '.join(rates)}." if rates else "")
     return Answer("Where does it fail?", f"{total - hits:,} of {total:,} images", text)

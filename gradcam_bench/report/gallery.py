@@ -11,16 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from gradcam_bench.analysis.metrics import METRICS
+from gradcam_bench.analysis.metric import Metric
+from gradcam_bench.analysis.metrics import METRICS, metrics_with
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.names import Cell
 from gradcam_bench.report.figures import style
 from gradcam_bench.store.rows import cells, measured
-
-SCORES = (
-    "box_iou", "energy_in_box", "energy_in_mask", "mask_iou", "discrimination_share",
-    "deletion_auc", "insertion_auc",
-)  # fmt: skip
 
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 
@@ -56,17 +52,20 @@ def gallery_data(run: Run, images: Sequence[str], *, best: Cell | None = None) -
         best: the cell to show first.
 
     Returns:
-        name; titles of the cells and the number of the first to show; scores with title and
-        better direction; classes by number; images, each with the picture, its boxes and, in the
-        order of the cells, map, predicted box, hit (1, 0 or None), degenerate and scores.
+        name; titles of the cells and the number of the first to show; scores with title,
+        better direction and decimals; classes by number; images, each with the picture, its
+        boxes and, in the order of the cells, map, predicted box, hit (1, 0 or None), degenerate and
+        scores.
     """
-    names = [name for name in SCORES if measured(run.rows, name)]
+    metrics = [METRICS[name] for name in metrics_with("gallery")]
+    metrics = [metric for metric in metrics if measured(run.rows, metric.column)]
+    names = [metric.column for metric in metrics]
     pairs = cells(run.pictures) if len(run.pictures) else []
     data: dict[str, Any] = {
         "name": run.name,
         "cells": [style.cell_title(pair) for pair in pairs],
         "first": pairs.index(best) if best in pairs else 0,
-        "scores": [_score(name) for name in names],
+        "scores": [_score(metric) for metric in metrics],
         "classes": {},
         "images": [],
     }
@@ -86,9 +85,13 @@ def gallery_data(run: Run, images: Sequence[str], *, best: Cell | None = None) -
     return data
 
 
-def _score(name: str) -> dict[str, str]:
-    metric = next(metric for metric in METRICS.values() if metric.column == name)
-    return {"name": name, "title": metric.title, "better": metric.better}
+def _score(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.column,
+        "title": metric.title,
+        "better": metric.better,
+        "digits": metric.digits,
+    }
 
 
 def _class_name(class_names: Any, number: int) -> str:

@@ -1,4 +1,7 @@
-"""Numbers as text; a wide table as text for the terminal, Markdown, LaTeX (booktabs) and CSV."""
+"""Wide tables of metrics, and any table as text, Markdown, LaTeX (booktabs) and CSV.
+
+The formats come from tabulate and pandas; what a number looks like comes from its `Metric`.
+"""
 
 from __future__ import annotations
 
@@ -6,156 +9,26 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
-from gradcam_bench.analysis.metric import Metric
-from gradcam_bench.analysis.metrics import (
-    METRICS,
-    metric_of,
-    metrics_with,
-    names_of,
-)
+from gradcam_bench.analysis.metric import UNDEFINED, number_text
+from gradcam_bench.analysis.metrics import METRICS, described, metric_of, names_with
 from gradcam_bench.errors import UserError
+from gradcam_bench.names import base_and_protocol
 
-MISSING = "-"
-
-
-def value_text(metric: Metric, value: float, *, points: bool = False) -> str:
-    """Return "33.0 %" or "0.653"; a difference in percent is in points."""
-    if metric.unit == "%":
-        return f"{value:.1f} {'points' if points else '%'}"
-    return f"{value:.3f}"
+KEYS = ("run", "method", "layer")
+"""The columns of a wide table that name a line."""
 
 
-def interval_text(metric: Metric, low: float, high: float) -> str:
-    """Return "[28.8, 37.2]" with the metric's digits."""
-    digits = 1 if metric.unit == "%" else 3
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+def headline_names(summary: pd.DataFrame) -> list[str]:
+    """Return the headline metrics that a summary holds, each followed by its further protocols.
 
-
-def with_interval(row: Mapping[Hashable, Any]) -> str:
-    """Return "36.60 [32.40, 41.00]" of a line of the summary."""
-    digits = _digits(row["metric"])
-    if pd.isna(row["value"]):
-        return MISSING
-    return f"{row['value']:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
-
-
-def _digits(metric: str) -> int:
-    base = metric.split("@", 1)[0]
-    return 2 if base in METRICS and METRICS[base].unit == "%" else 4
-
-
-def _formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the wide table as text, each metric with its own digits."""
-    text = table.astype(object)
-    for column in table.columns:
-        form = f".{_digits(str(column))}f" if pd.api.types.is_float_dtype(table[column]) else ""
-        text[column] = [MISSING if pd.isna(value) else f"{value:{form}}" for value in table[column]]
-    return text
-
-
-def to_text(table: pd.DataFrame, *, width: int = 100) -> str:
-    """Return a table as aligned text, no line longer than `width` where that can be had.
-
-    A table too wide is turned, metrics down, where that fits; otherwise it is cut into blocks of
-    columns, each with the first columns again.
+    Args:
+        summary: with a column `metric`; "gt_known_loc_err@cam2016" is a name of its own.
     """
-    text = _formatted(table)
-    keys = [column for column in table.columns if not _is_number(table, column)]
-    whole = _block(text, list(text.columns), len(keys))
-    if _width(whole) <= width or len(keys) == len(table.columns):
-        return whole
-    metrics = [column for column in text.columns if column not in keys]
-    turned = _aligned([[column, *text[column]] for column in [*keys, *metrics]], 1)
-    if _width(turned) <= width:
-        return turned
-    blocks = [[metrics[0]]]
-    for metric in metrics[1:]:
-        if _width(_block(text, [*keys, *blocks[-1], metric], len(keys))) <= width:
-            blocks[-1].append(metric)
-        else:
-            blocks.append([metric])
-    return "\n\n".join(_block(text, [*keys, *block], len(keys)) for block in blocks)
-
-
-def _block(text: pd.DataFrame, columns: list[str], left: int) -> str:
-    return _aligned([columns, *text[columns].to_numpy().tolist()], left)
-
-
-def _aligned(lines: list[list[str]], left: int) -> str:
-    """Align lines of cells in columns, the first `left` to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _width(text: str) -> int:
-    return max(map(len, text.splitlines()))
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """Return a table, from `headline` or any other, as GitHub Markdown."""
-    text = _formatted(table)
-    numeric = [_is_number(table, column) for column in table.columns]
-    lines = [
-        "| " + " | ".join(str(column) for column in table.columns) + " |",
-        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
-    ]
-    for row in text.itertuples(index=False):
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    """Return a table as a LaTeX tabular with booktabs rules; heads are the metrics' titles."""
-    text = _formatted(table)
-    align = "".join("r" if _is_number(table, column) else "l" for column in table.columns)
-    heads = [_latex(_head(str(column))) for column in table.columns]
-    lines = [
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        " & ".join(heads) + " \\\\",
-        "\\midrule",
-    ]
-    for row in text.itertuples(index=False):
-        lines.append(" & ".join(_latex(cell) for cell in row) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def to_csv(table: pd.DataFrame, path: str | Path | None = None) -> str:
-    """Return a table as CSV with every digit, and write it where a path is given."""
-    text = table.to_csv(index=False, lineterminator="\n")
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
-
-
-def _is_number(table: pd.DataFrame, column: object) -> bool:
-    return str(column).split("@", 1)[0] in METRICS or pd.api.types.is_numeric_dtype(table[column])
-
-
-def _head(column: str) -> str:
-    base, _, protocol = column.partition("@")
-    if base not in METRICS:
-        return column
-    metric = metric_of(base)
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return metric.title + unit + (f" @ {protocol}" if protocol else "")
-
-
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-
-_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return names_with("headline", summary["metric"])
 
 
 def headline(
@@ -168,18 +41,15 @@ def headline(
 
     Args:
         summary: from `summarize`, or summary.csv read back; with a column `run`, several runs.
-        metrics: names of the columns; by default the headline's that were measured,
-            those of swept protocols with a suffix after the plain name.
-        intervals: text "36.6 [32.4, 41.0]" instead of numbers.
+        metrics: names of the columns; by default those of `headline_names`.
+        intervals: text "36.60 [32.40, 41.00]" instead of numbers.
 
     Raises:
         UserError: for a metric that the summary lacks.
     """
-    keys = [key for key in ("run", "method", "layer") if key in summary]
+    keys = [key for key in KEYS if key in summary]
     have = set(summary["metric"])
-    bases = metrics_with("headline")
-    shown = [name for base in bases for name in names_of(base, summary["metric"])]
-    names = shown if metrics is None else list(metrics)
+    names = headline_names(summary) if metrics is None else list(metrics)
     missing = [name for name in names if name not in have]
     if missing:
         raise UserError(
@@ -191,3 +61,116 @@ def headline(
         line[row["metric"]] = with_interval(row) if intervals else row["value"]
     records = [dict(zip(keys, key, strict=True)) | line for key, line in lines.items()]
     return pd.DataFrame(records, columns=[*keys, *names])
+
+
+def with_interval(row: Mapping[Hashable, Any]) -> str:
+    """Return "36.60 [32.40, 41.00]" of a line of the summary."""
+    found = _metric(row["metric"])
+    if found is not None:
+        return found.estimate_text(row["value"], row["ci_low"], row["ci_high"])
+    texts = [number_text(row[key], 4) for key in ("value", "ci_low", "ci_high")]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def _metric(column: object) -> Any:
+    return metric_of(str(column)) if base_and_protocol(str(column))[0] in METRICS else None
+
+
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as text: each metric with its own decimals, other fractions with four."""
+    text = table.astype(object)
+    for column in table.columns:
+        found = _metric(column)
+        digits = 4 if found is None else found.digits
+        text[column] = [_entry(value, digits) for value in table[column]]
+    return text
+
+
+def _entry(value: Any, digits: int) -> str:
+    if isinstance(value, float | np.floating):
+        return number_text(float(value), digits)
+    return UNDEFINED if value is None or pd.isna(value) else str(value)
+
+
+def _is_number(table: pd.DataFrame, column: object) -> bool:
+    return _metric(column) is not None or pd.api.types.is_numeric_dtype(table[column])
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Return a table, from `headline` or any other, as GitHub Markdown."""
+    text = formatted(table).map(lambda entry: entry.replace("|", "\\|"))
+    return _tabulated(text, table, "pipe") + "\n"
+
+
+def _tabulated(text: pd.DataFrame, table: pd.DataFrame, style: str) -> str:
+    """Return text as tabulate lays it out, numbers and metrics to the right."""
+    sides = ["right" if _is_number(table, column) else "left" for column in text.columns]
+    return tabulate(
+        text.to_numpy().tolist(),
+        headers=[str(column) for column in text.columns],
+        tablefmt=style,
+        colalign=sides if len(text) else None,
+        disable_numparse=True,
+    )
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """Return a table as a LaTeX tabular with booktabs rules; heads are the metrics' titles."""
+    sides = "".join("r" if _is_number(table, column) else "l" for column in table.columns)
+    text = formatted(table).set_axis([_head(str(column)) for column in table.columns], axis=1)
+    return text.to_latex(index=False, escape=True, column_format=sides)
+
+
+def _head(column: str) -> str:
+    if _metric(column) is None:
+        return column
+    found = described(column)
+    return found.title + (f" ({found.unit})" if found.unit else "")
+
+
+def to_csv(table: pd.DataFrame, path: str | Path | None = None) -> str:
+    """Return a table as CSV with every digit, and write it where a path is given.
+
+    What is not finite is left empty.
+    """
+    finite = table.replace([np.inf, -np.inf], np.nan)
+    text = finite.to_csv(index=False, lineterminator="\n")
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
+
+
+def to_text(table: pd.DataFrame, *, width: int = 100) -> str:
+    """Return a table as aligned text, no line longer than `width` where that can be had.
+
+    A table too wide is turned, metrics down, where that fits; otherwise it is cut into blocks of
+    columns, each with the first columns again.
+    """
+    text = formatted(table)
+    keys = [column for column in table.columns if not _is_number(table, column)]
+    whole = _tabulated(text, table, "plain")
+    if _width(whole) <= width or len(keys) == len(table.columns):
+        return whole
+    turned = _turned(text, keys)
+    if _width(turned) <= width:
+        return turned
+    metrics = [column for column in text.columns if column not in keys]
+    blocks = [[metrics[0]]]
+    for metric in metrics[1:]:
+        if _width(_tabulated(text[[*keys, *blocks[-1], metric]], table, "plain")) <= width:
+            blocks[-1].append(metric)
+        else:
+            blocks.append([metric])
+    return "\n\n".join(_tabulated(text[[*keys, *block]], table, "plain") for block in blocks)
+
+
+def _turned(text: pd.DataFrame, keys: Sequence[str]) -> str:
+    """Return the table with its columns as lines, those that name a line first."""
+    columns = [*keys, *(column for column in text.columns if column not in keys)]
+    lines = [[column, *text[column]] for column in columns]
+    sides = ["left", *["right"] * len(text)]
+    return tabulate(lines, tablefmt="plain", colalign=sides, disable_numparse=True)
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))

@@ -1,4 +1,4 @@
-"""The end of a run: stored rows to summary.csv, figures, report, and the table printed last."""
+"""The end of a run: stored rows to summary.csv, figures, tables, the page, and what is printed."""
 
 from __future__ import annotations
 
@@ -6,44 +6,86 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from gradcam_bench.analysis import best
-from gradcam_bench.analysis.metrics import described
-from gradcam_bench.analysis.stored_run import Run, joined_summary, load_run, load_runs
-from gradcam_bench.report import html, tables, write
-from gradcam_bench.report.figures import catalogue, style
-from gradcam_bench.report.figures.catalogue import write_figures
-from gradcam_bench.report.tables import interval_text, value_text
+from gradcam_bench.analysis.analysis import Analysis, analyse
+from gradcam_bench.analysis.stored_run import Run
+from gradcam_bench.report import html, tables
+from gradcam_bench.report.charts import Chart, joint_charts, run_charts, save_charts
+from gradcam_bench.report.sections import comparisons, how
 from gradcam_bench.store.files import make_folder, write_atomically
 from gradcam_bench.store.parts import read_run
 
 
 def finish(directory: str | Path | Run) -> str:
-    """Write summary.csv, figures/ and report.html of a complete run and return what to print.
+    """Write all files of one run: summary.csv, figures/, tables/, report.html.
 
     Args:
         directory: the output_dir of a run, or the run as read.
 
+    Returns:
+        What to print.
+
     Raises:
         UserError: the folder holds no run.
     """
-    found = directory if isinstance(directory, Run) else load_run(directory)
-    directory = found.directory
-    write_atomically(directory / "summary.csv", tables.to_csv(found.summary).encode())
-    write_figures(found)
-    write.write_report([found], directory / "report.html")
-    lines = [describe(directory)]
-    broken = found.rows[found.rows["error"].notna()].drop_duplicates("image_id")
+    return _finish(analyse([directory]))[0]
+
+
+def _finish(analysis: Analysis) -> tuple[str, list[Chart]]:
+    """Write all files of the only run of an analysis and return what to print and its figures."""
+    (run,) = analysis.runs
+    charts = run_charts(analysis)
+    write_atomically(run.directory / "summary.csv", tables.to_csv(run.summary).encode())
+    save_charts(charts, run.directory / "figures")
+    write_tables(analysis, run.directory / "tables")
+    page = html.render(analysis, {run.name: charts})
+    write_atomically(run.directory / "report.html", page.encode())
+    return _told(analysis), charts
+
+
+def _told(analysis: Analysis) -> str:
+    """Return the headline of a run just written, what is missing or broken, and the files."""
+    (run,) = analysis.runs
+    lines = [describe(run.directory), *how.incomplete(analysis)]
+    broken = analysis.failures[run.name].broken
     if len(broken):
         lines.append(f"{len(broken)} broken examples left out; the first: {broken.error.iloc[0]}")
-    lines.append(f"Written to {directory}: report.html, summary.csv, figures/, scores/, run.json")
+    lines.append(
+        f"Written to {run.directory}: report.html, summary.csv, figures/, tables/, scores/, "
+        "run.json"
+    )
     return "\n".join(lines)
+
+
+def finish_several(directories: Sequence[str | Path], output: Path, *, command: str = "") -> str:
+    """Write all files of each of several runs, then those of all of them together.
+
+    Every run is read, and every figure drawn, once.
+
+    Args:
+        directories: one folder or several.
+        output: the HTML file of several runs together; one alone has none besides its own.
+        command: what made them, to be kept beside `output`.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UserError: if a folder holds no run.
+    """
+    analysis = analyse(directories)
+    told, charts = [], {}
+    for run in analysis.runs:
+        text, charts[run.name] = _finish(analysis.alone[run.name])
+        told.append(text)
+    if analysis.several:
+        write_joint(analysis, charts, output, command=command)
+        told.append(f"Joined {len(analysis.runs)} runs: {output}, joined.csv, paired.csv, figures/")
+    return "\n".join(told)
 
 
 def describe(directory: str | Path) -> str:
@@ -62,6 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run `gradcam-bench report DIR... [--output FILE]` and print where the report is.
 
     By default the report goes into the folder of the run, or into `joint_folder` of all of them.
+    What is missing of an incomplete run is printed as well.
 
     Raises:
         UserError: if no folder is given, or one holds no run.
@@ -80,11 +123,10 @@ def main(arguments: Sequence[str]) -> None:
     if output.suffix != ".html":
         output /= "report.html"
     command = shlex.join(["gradcam-bench", "report", *arguments])
-    runs = load_runs(given.directories)
-    for run in runs:
-        if run.incomplete_text:
-            print(f"{run.directory} is incomplete: {run.incomplete_text}.", file=sys.stderr)
-    print(write_report(runs, output, command=command))
+    analysis = analyse(given.directories)
+    for line in how.incomplete(analysis):
+        print(line)
+    print(write_report(analysis, output, command=command))
 
 
 def joint_folder(directories: Sequence[str | Path]) -> Path:
@@ -99,84 +141,82 @@ def joint_folder(directories: Sequence[str | Path]) -> Path:
 
 
 def write_report(
-    directories: Sequence[str | Path | Run], output: str | Path, *, command: str = ""
+    found: Analysis | Sequence[str | Path | Run], output: str | Path, *, command: str = ""
 ) -> Path:
     """Write one self-contained HTML file on one or many runs, and tables/ beside it.
 
     tables/headline, tables/published and tables/tests are written as .md, .tex and .csv; of several
-    runs also what `write_joined` writes. Rows are read once.
+    runs also what `write_joint` writes. Rows are read once.
 
     Args:
-        directories: folders of runs, or runs as read.
+        found: an analysis, or folders of runs, or runs as read.
         output: the HTML file.
         command: what made it, to be kept with several runs.
 
     Raises:
         UserError: if a folder holds no run.
     """
-    runs = load_runs(directories)
+    analysis = found if isinstance(found, Analysis) else analyse(found)
     output = Path(output)
+    charts = {name: run_charts(alone) for name, alone in analysis.alone.items()}
+    if analysis.several:
+        return write_joint(analysis, charts, output, command=command)
     make_folder(output.parent)
-    tests = best.comparisons(runs)
-    joint = catalogue.joint_figures(runs, tests) if len(runs) > 1 else {}
-    drawn = {name: draw() for name, draw in joint.items()}
-    write_tables(runs, output.parent / "tables", tests)
-    if len(runs) > 1:
-        write_joined(runs, output.parent, tests, drawn, command=command)
-    write_atomically(output, html.render(runs, tests, drawn).encode())
+    write_tables(analysis, output.parent / "tables")
+    write_atomically(output, html.render(analysis, charts).encode())
     return output
 
 
-def write_joined(
-    runs: Sequence[Run],
-    folder: Path,
-    tests: Mapping[str, pd.DataFrame],
-    drawn: Mapping[str, Figure],
+def write_joint(
+    analysis: Analysis,
+    charts: Mapping[str, Sequence[Chart]],
+    output: Path,
     *,
     command: str = "",
-) -> list[Path]:
-    """Write joined.csv, paired.csv, joined.json and figures/ of several runs into a folder.
+) -> Path:
+    """Write the page of several runs, and joined.csv, paired.csv, joined.json, figures/, tables/.
 
     joined.csv holds the summaries below one another with a column `run`, paired.csv every cell
     against the best by each metric, joined.json the command and the runs' folders.
 
     Args:
-        runs: several.
-        folder: must exist.
-        tests: from `findings.comparisons`.
-        drawn: the joint figures by name.
+        analysis: of several runs.
+        charts: the figures of each run, by its name.
+        output: the HTML file; the others lie beside it.
         command: what made it.
     """
-    places = {run.name: os.path.relpath(run.directory, folder) for run in runs}
+    folder = output.parent
+    make_folder(folder)
+    joint = joint_charts(analysis)
+    places = {run.name: os.path.relpath(run.directory, folder) for run in analysis.runs}
     note = {"command": command, "runs": places}
-    paired = pd.concat(tests.values(), ignore_index=True) if tests else pd.DataFrame()
-    found = {
-        "joined.csv": tables.to_csv(joined_summary(runs)),
-        "paired.csv": tables.to_csv(paired),
+    contents = {
+        "joined.csv": tables.to_csv(analysis.summary),
+        "paired.csv": tables.to_csv(_all_tests(analysis)),
         "joined.json": json.dumps(note, indent=2) + "\n",
+        output.name: html.render(analysis, charts, joint=joint),
     }
-    written = []
-    for name, text in found.items():
+    for name, text in contents.items():
         write_atomically(folder / name, text.encode())
-        written.append(folder / name)
-    for name, figure in drawn.items():
-        written += style.save(figure, folder / "figures" / name)
-    return written
+    save_charts(joint, folder / "figures")
+    write_tables(analysis, folder / "tables")
+    return output
 
 
-def write_tables(
-    runs: Sequence[Run], folder: Path, tests: Mapping[str, pd.DataFrame]
-) -> list[Path]:
+def _all_tests(analysis: Analysis) -> pd.DataFrame:
+    frames = list(analysis.tests.values())
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     """Write headline, comparison with papers and paired tests as Markdown, LaTeX and CSV."""
     make_folder(folder)
-    summary = joined_summary(runs) if len(runs) > 1 else runs[0].summary
+    summary = analysis.summary
     found = {"headline": (tables.headline(summary, intervals=True), tables.headline(summary))}
-    papers = html.paper_table(runs)
-    if len(papers):
-        found["published"] = (papers, papers)
-    if tests:
-        numbers = pd.concat(tests.values(), ignore_index=True)
-        found["tests"] = (_as_text(numbers), numbers)
+    if len(analysis.papers):
+        found["published"] = (analysis.papers, analysis.papers)
+    if analysis.tests:
+        found["tests"] = (comparisons.tests_table(analysis), _all_tests(analysis))
     written = []
     for name, (text, numbers) in found.items():
         for suffix, content in (
@@ -188,24 +228,3 @@ def write_tables(
             write_atomically(path, content.encode())
             written.append(path)
     return written
-
-
-def _as_text(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return paired tests as a paper prints them."""
-    lines = []
-    for row in tests.to_dict("records"):
-        metric = described(row["metric"])
-        ends = interval_text(metric, row["ci_low"], row["ci_high"])
-        lines.append(
-            {
-                "metric": metric.title,
-                "candidate": row["candidate"],
-                "reference": row["reference"],
-                "difference": f"{value_text(metric, row['difference'], points=True)} {ends}",
-                "p, Holm": f"{row['p_holm']:.2g}",
-                "effect": f"{row['effect']:+.2f}",
-                "test": row["test"],
-                "images": f"{row['n']}",
-            }
-        )
-    return pd.DataFrame(lines)

@@ -12,6 +12,7 @@ from gradcam_bench.analysis import (
     coincidence,
     comparison,
     curves,
+    failures,
     intervals,
     published,
     stored_run,
@@ -167,6 +168,23 @@ def test_methods_of_equal_scores_at_a_layer_coincide():
     assert Analysis((run_of(joined),)).coincide == {"run": [found]}
 
 
+@pytest.mark.parametrize(
+    ("column", "difference", "images", "equal"),
+    [
+        ("box_iou", 0.1, 1, True),  # the last bit moved a pixel of one image in 150
+        ("box_iou", 0.1, 2, False),
+        ("deletion_auc", 1e-4, 150, True),  # the last bit changed the order of pixels
+        ("insertion_auc", 1e-2, 150, False),
+        ("energy_in_box", 1e-5, 150, False),
+    ],
+)
+def test_equal_maps_may_differ_in_the_last_bit(column, difference, images, equal):
+    rows = make_rows(150, cells=[NETWORK], curves=True)
+    other = rows.assign(method="hires_cam")
+    other.loc[other.index[:images], column] += difference
+    assert bool(coinciding(pd.concat([rows, other], ignore_index=True))) is equal
+
+
 def test_other_methods_that_coincide_are_not_said_to_have_to():
     rows = make_rows(30)
     same = rows[rows["layer"] == "layer4"].assign(method="layer_cam")
@@ -290,6 +308,12 @@ def test_a_constant_or_absent_difference_has_no_infinite_number_and_no_negative_
     found = compare({"a": errors, "same": errors}, "gt_known_loc_err").iloc[0]
     assert not np.signbit(found["difference"])
     assert np.isnan(found["images_needed"])
+
+
+def test_a_class_without_a_name_is_told_by_its_number():
+    rows = make_rows(40, curves=False)
+    found = failures.worst_classes(rows, NETWORK, class_names=["first"], limit=99)
+    assert set(found["class"]) == {"first", *(f"class {number}" for number in range(1, 6))}
 
 
 # --- names

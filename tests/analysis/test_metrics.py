@@ -7,7 +7,14 @@ from gradcam_bench.analysis import curves
 from gradcam_bench.analysis.analysis import analyse
 from gradcam_bench.analysis.best import best_line, metrics_to_test
 from gradcam_bench.analysis.metric import PERCENT, Metric, number_text
-from gradcam_bench.analysis.metrics import METRICS, ROLES, metric_of, metrics_with
+from gradcam_bench.analysis.metrics import (
+    METRICS,
+    ROLES,
+    metric_of,
+    metrics_with,
+    names_of,
+    names_with,
+)
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.names import base_and_protocol, column_of
@@ -45,6 +52,15 @@ def test_a_metric_is_added_by_its_record_alone(toy, tmp_path):
     assert "toy" in set(found.distributions[run.name]["metric"])
     for role in ROLES:
         assert "toy" in metrics_with(role)
+
+
+def test_further_protocols_stand_after_the_plain_name():
+    have = ["box_iou", "mean_box_iou@b", "loc_err_top1", "gt_known_loc_err@b", "mean_box_iou"]
+    expected = ["gt_known_loc_err@b", "loc_err_top1", "mean_box_iou", "mean_box_iou@b"]
+    assert names_with("headline", have) == expected
+    assert names_of("mean_box_iou", have) == ["mean_box_iou"]  # one protocol is the first
+    swept = ["max_box_acc@b", "max_box_acc", "max_box_acc_v2"]
+    assert names_of("max_box_acc", swept) == ["max_box_acc", "max_box_acc@b"]
 
 
 def test_roles_are_known_words_and_the_order_is_that_of_the_records():

@@ -188,10 +188,10 @@ TABLE = pd.DataFrame(
 
 def test_markdown_by_hand():
     assert tables.to_markdown(TABLE) == (
-        "| method | mean_box_iou | gt_known_loc_err |\n"
-        "|---|---:|---:|\n"
-        "| a\\|b | 0.2500 | 12.35 |\n"
-        "| c_d | - | 50.00 |\n"
+        "| method   |   mean_box_iou |   gt_known_loc_err |\n"
+        "|:---------|---------------:|-------------------:|\n"
+        "| a\\|b     |         0.2500 |              12.35 |\n"
+        "| c_d      |              - |              50.00 |\n"
     )
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gradcam_bench import api
-from gradcam_bench.cam.upsampling import upsample
+from gradcam_bench.cam.upsampling import normalize_by_max, upsample
 from gradcam_bench.config import bind
 from gradcam_bench.run.heatmaps import heatmaps
 
@@ -27,3 +27,12 @@ def test_flat_maps_are_zeros_under_min_max_though_bicubic_rounds():
     raw = torch.tensor([0.1, -3.3, 0.0])[:, None, None].expand(3, 7, 7)
     assert upsample(raw, (224, 224), "bicubic").std((1, 2)).max() > 0
     assert not heatmaps(raw, (224, 224), protocol).any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_map_that_is_not_finite_is_undefined_and_not_empty(value):
+    maps = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    maps[0, 2, 2] = value
+    found = normalize_by_max(maps)
+    assert not torch.isfinite(found[0]).all()
+    assert torch.equal(found[1], maps[1] / maps[1].max())

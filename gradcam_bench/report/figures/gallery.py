@@ -153,7 +153,7 @@ def gallery(
 def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[str] | None) -> str:
     """Return "0.83  tabby" and, where the prediction is wrong, "not tiger cat" below."""
     label, predicted = int(line["label"]), line["predicted"]
-    score = f"{line[column]:.2f}"
+    score = f"{line[column]:.2f}"  # two decimals: a caption is as wide as its picture
     name = _short(class_names, label)
     if pd.isna(predicted):  # the network's answer was not finite
         seen = "no prediction"
@@ -162,7 +162,7 @@ def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[st
     return f"{score} {name}\n{seen}"
 
 
-def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 12) -> str:
+def _short(class_names: Sequence[str] | None, label: int, *, limit: int = 11) -> str:
     if class_names is None or label >= len(class_names):
         return f"class {label}"
     name = str(class_names[label]).split(",")[0]

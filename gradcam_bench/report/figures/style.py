@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gradcam_bench.names import CONTROLS, Cell, method_title
+from gradcam_bench.store.files import make_folder
 
 COLORMAP = "inferno"
 """Of heatmaps, here and in the report's page."""
@@ -26,6 +30,11 @@ COLUMN = 3.5
 
 PAGE = 7.1
 """Width in inches of both columns."""
+
+FONT = "DejaVu Sans Latin"
+"""The font of all figures: DejaVu Sans cut by scripts/cut_font.py, which makes PDFs quick."""
+
+FONT_FILE = Path(__file__).with_name("DejaVuSansLatin.ttf")
 
 CONTROL_COLORS = {"random": "#b0b0b0", "center": "#6e6e6e"}
 
@@ -40,6 +49,11 @@ def cell_title(cell: Cell, *, one_layer: bool = False) -> str:
     """Return "Grad-CAM, layer4"; controls and runs of one layer need no layer."""
     title = method_title(cell[0])
     return title if one_layer or cell[0] in CONTROLS else f"{title}, {cell[1]}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return a text in lines of at most `width` letters, names cut where they are longer."""
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def color(names: list[str], name: str) -> str:
@@ -69,9 +83,15 @@ def colormap_bytes() -> str:
     return base64.b64encode(table.tobytes()).decode()
 
 
+@cache
+def _register_font() -> None:
+    font_manager.fontManager.addfont(FONT_FILE)
+
+
 @contextmanager
 def paper() -> Iterator[None]:
     """Draw in the shared style; the global style is left as found."""
+    _register_font()
     settings = {
         **sns.axes_style("ticks"),
         "font.size": 7,
@@ -82,7 +102,7 @@ def paper() -> Iterator[None]:
         "legend.fontsize": 6.5,
         "legend.title_fontsize": 6.5,
         "legend.frameon": False,
-        "font.sans-serif": ["DejaVu Sans"],
+        "font.family": [FONT, "DejaVu Sans"],
         "axes.linewidth": 0.6,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -139,6 +159,29 @@ def legend_below(axes: Axes, *, title: str | None = None) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
 
 
+def title_above(figure: Figure, title: str) -> None:
+    """Write a short note above all axes of a figure; an empty one is no note."""
+    if title:
+        figure.suptitle(title, fontsize=6.5)
+
+
+def left_out(count: int, one: str, many: str) -> str:
+    """Return "3 more methods are not drawn"; empty where nothing is left out."""
+    if not count:
+        return ""
+    return f"1 more {one} is not drawn" if count == 1 else f"{count} more {many} are not drawn"
+
+
+def settle(figure: Figure) -> Figure:
+    """Solve the layout of a figure and keep it, so that PNG and PDF need not solve it again."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        with paper():
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+    return figure
+
+
 def has_photographs(figure: Figure) -> bool:
     """Return whether a figure shows pictures, whose colours 256 are too few for."""
     return any(axes.images for axes in figure.axes)
@@ -152,24 +195,29 @@ def png(figure: Figure, *, dpi: float) -> bytes:
     """
     buffer = io.BytesIO()
     with paper():
-        figure.savefig(buffer, format="png", dpi=dpi)
-    if has_photographs(figure):
-        return buffer.getvalue()
+        figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     with Image.open(buffer) as drawn:
-        few = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        picture = drawn.convert("RGB")
+    if not has_photographs(figure):
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
     small = io.BytesIO()
-    few.save(small, "PNG", optimize=True, dpi=(dpi, dpi))
+    picture.save(small, "PNG", dpi=(dpi, dpi))
     return small.getvalue()
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other; `path` has no suffix.
-
-    The PDF carries no date, so that the same rows give the same file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_name(path.name + suffix) for suffix in (".png", ".pdf")]
-    written[0].write_bytes(png(figure, dpi=300))
+def pdf(figure: Figure) -> bytes:
+    """Return a figure as PDF without a date, so that the same rows give the same file."""
+    buffer = io.BytesIO()
     with paper():
-        figure.savefig(written[1], metadata={"CreationDate": None})
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF beside each other; `path` has no suffix."""
+    make_folder(path.parent)
+    written = [path.with_name(path.name + suffix) for suffix in (".png", ".pdf")]
+    settle(figure)
+    written[0].write_bytes(png(figure, dpi=300))
+    written[1].write_bytes(pdf(figure))
     return written

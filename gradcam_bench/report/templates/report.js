@@ -106,7 +106,7 @@
 
   const verdict = (cell) =>
     cell.degenerate ? "degenerate map" : cell.hit === null ? "" : cell.hit ? "box right" : "box wrong";
-  const number = (value) => (value === null ? "undefined" : value.toFixed(3));
+  const number = (value, digits) => (value === null ? "undefined" : value.toFixed(digits));
 
   function panel(image, index) {
     const cell = image.cells[index];
@@ -121,10 +121,13 @@
     canvas.setAttribute("aria-label", `${className(image.label)}: ${run().cells[index]}, ${verdict(cell)}`);
     draw(canvas, image, cell);
     made.append(canvas, element("div", verdict(cell), cell.hit ? "yes" : "no"));
-    const scores = run().scores.map((score, i) => `${score.title} ${number(cell.scores[i])}`);
+    const scores = run().scores.map((score, i) => `${score.title} ${number(cell.scores[i], score.digits)}`);
     made.append(element("div", scores.join(" · "), "scores"));
     return made;
   }
+
+  // The address of an image in the page: its run's number and its id.
+  const address = (image) => `#image=${$("run").value}/${encodeURIComponent(image.id)}`;
 
   function heading(image) {
     const header = element("header");
@@ -135,6 +138,11 @@
       element("span", right ? `predicted${sure}` : `predicted: ${shortName(image.predicted)}${sure}`, right ? "yes" : "no"),
       element("div", image.id, "soft"),
     );
+    const link = element("a", "#", "here");
+    link.setAttribute("href", address(image));
+    link.setAttribute("aria-label", `Link to ${image.id}`);
+    link.addEventListener("click", (event) => event.stopPropagation());
+    header.append(link);
     return header;
   }
 
@@ -203,6 +211,7 @@
     panels.append(...everything.map((index) => panel(image, index)));
     $("large-body").replaceChildren(heading(image), panels);
     if (!dialog.open) dialog.showModal();
+    history.replaceState(null, "", address(image));
   }
   const step = (by) => {
     const next = current[opened + by];
@@ -216,6 +225,7 @@
     if (event.key === "ArrowLeft") step(-1);
   });
   dialog.addEventListener("close", () => {
+    history.replaceState(null, "", "#gallery");
     const from = $("cards").children[opened];
     if (from) from.focus();
   });
@@ -229,5 +239,20 @@
   $("more").addEventListener("click", () => { shown += PAGE; update(); });
   if (data.runs.length) fillRun();
   update();
+
+  // Open the image that the address names, whatever the filters say.
+  function follow() {
+    const found = /^#image=(\d+)\/(.+)$/.exec(location.hash);
+    if (!found || !data.runs[Number(found[1])]) return;
+    const image = data.runs[Number(found[1])].images.find((one) => one.id === decodeURIComponent(found[2]));
+    if (!image) return;
+    if ($("run").value !== found[1]) { $("run").value = found[1]; fillRun(); }
+    $("filters").querySelectorAll("#outcome, #class").forEach((box) => { box.selectedIndex = 0; });
+    $("text").value = "";
+    update();
+    open(image);
+  }
+  window.addEventListener("hashchange", follow);
+  follow();
   document.documentElement.dataset.ready = "yes";
 })();
