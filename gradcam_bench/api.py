@@ -23,19 +23,21 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    from gradcam_bench.config import config_dir, register, short_message
-    from gradcam_bench.errors import UserError
+    from gradcam_bench.config import check_keys, config_dir, register
+    from gradcam_bench.overrides import check_words, user_error
 
+    check_words(overrides)
     register()
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             full = hydra.compose("benchmark", list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(short_message(error)) from error
+        raise user_error(error) from error
     choices = dict(full.hydra.runtime.choices)
     config = full.copy()
     with open_dict(config):
         del config["hydra"]
+    check_keys(config)
     return config, choices
 
 

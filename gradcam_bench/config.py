@@ -5,14 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from gradcam_bench.errors import UserError, nearest
 from gradcam_bench.names import (
@@ -25,6 +21,12 @@ from gradcam_bench.names import (
     Ties,
     without_places,
 )
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUPS = ("model", "dataset", "protocol", "experiment")
+"""The keys that name a file of the folder conf/KEY; all others are fields of `Config`."""
 
 
 @dataclass
@@ -93,6 +95,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
 
 def check_numbers(config: DictConfig) -> None:
     """Raise a UserError for the first number of a config that is out of its range."""
+    from omegaconf import OmegaConf
+
     for key, (low, high, what) in RANGES.items():
         value = OmegaConf.select(config, key)
         if value is not None and not low <= value <= high:
@@ -107,7 +111,64 @@ def check_numbers(config: DictConfig) -> None:
 
 def register() -> None:
     """Make the schema known to Hydra as `schema`, first in the defaults of benchmark.yaml."""
+    from hydra.core.config_store import ConfigStore
+
     ConfigStore.instance().store(name="schema", node=Config)
+
+
+def schema_keys(schema: type = Config, prefix: str = "") -> dict[str, type]:
+    """Return every key of the schema with the dataclass it stands in, e.g. "shard.index": Shard.
+
+    A key that holds keys of its own, such as "shard", is among them. What lies below model, dataset
+    and protocols is decided by their files, and checked by `bind`.
+    """
+    types, found = get_type_hints(schema), {}
+    for one in fields(schema):
+        found[f"{prefix}{one.name}"] = schema
+        if is_dataclass(types[one.name]):
+            found |= schema_keys(types[one.name], f"{prefix}{one.name}.")
+    return found
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Refuse keys that the schema does not have, and the lack of one that it has.
+
+    Hydra adds a key to a schema where it is asked to (`+key=value`, `++key=value`, a package of a
+    file), and takes one away (`~key`); a run would ignore the one and fail without the other.
+
+    Raises:
+        UserError: with the nearest key.
+    """
+    known = schema_keys()
+    parents = {key for key in known if any(other.startswith(f"{key}.") for other in known)}
+    for parent in ["", *sorted(parents)]:
+        node: Any = config
+        for part in parent.split(".") if parent else []:
+            node = node[part]
+        prefix = f"{parent}." if parent else ""
+        for key in node:
+            check_key(f"{prefix}{key}")
+        inside = [key for key in known if key.rpartition(".")[0] == parent]
+        for key in inside:
+            if key.rpartition(".")[2] not in node:
+                raise UserError(f"The key {key} was taken away, but a run needs it: drop ~{key}.")
+
+
+def check_key(key: str) -> None:
+    """Refuse a dotted key that the schema does not have, with the nearest that it has.
+
+    Raises:
+        UserError: it is none of `schema_keys` or `GROUPS`, nor below one without a schema.
+    """
+    known = list(schema_keys())
+    parent, _, _ = key.rpartition(".")
+    nested = [name for name in known if name.startswith(f"{parent}.")] if parent else []
+    if not parent or nested:
+        if key not in (*known, *GROUPS):
+            close = nearest(key, nested or list(dict.fromkeys([*GROUPS, *known])))
+            raise UserError(f"There is no key {key!r}.{close} All keys: gradcam-bench --help")
+    else:
+        check_key(parent.split(".")[0])
 
 
 def config_dir() -> Path:
@@ -116,12 +177,13 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
 
 
-def bind(node: Any, what: str) -> Callable[[], Any]:
+def bind(node: Any, what: str, *, handled: Sequence[str] = ()) -> Callable[[], Any]:
     """Bind a config node to the signature it names, before anything is computed.
 
     Args:
         node: a mapping with `_target_` and keyword arguments.
         what: the config key, for messages.
+        handled: further keys that may be given, which the caller has taken out, for messages.
 
     Returns:
         A call without arguments that builds the object.
@@ -129,6 +191,8 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
     Raises:
         UserError: no `_target_`, an unknown or a missing argument.
     """
+    from omegaconf import DictConfig, OmegaConf
+
     values: dict[str, Any] = (
         OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
         if isinstance(node, DictConfig)
@@ -145,9 +209,9 @@ def bind(node: Any, what: str) -> Callable[[], Any]:
     parameters = inspect.signature(function).parameters
     for key in values:
         if key not in parameters:
+            known = [*parameters, *handled]
             raise UserError(
-                f"{what} has no key {key!r}.{nearest(key, list(parameters))} "
-                f"Keys: {', '.join(parameters)}."
+                f"{what} has no key {key!r}.{nearest(key, known)} Keys: {', '.join(known)}."
             )
     for key, parameter in parameters.items():
         unset = key not in values and parameter.default is inspect.Parameter.empty
@@ -180,25 +244,3 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: config[name] for name in _DECIDES}
     kept["dataset"] = {k: v for k, v in config["dataset"].items() if k not in ("root", "boxes")}
     return dict(without_places(kept))
-
-
-_CHOICES = re.compile(r"Invalid value (?P<given>'.*'), expected one of \[(?P<known>[^]]*)\]")
-"""What OmegaConf says of a word that is none of an Enum's."""
-
-
-def short_message(error: Exception) -> str:
-    """Return what Hydra says of a bad key or choice, with what to do about it."""
-    unknown = _CHOICES.match(str(error.__cause__ or error))
-    if unknown:
-        key = getattr(error.__cause__ or error, "full_key", None) or "A key"
-        return f"{key} expects one of {unknown['known']}, got {unknown['given']}."
-    text = str(error).strip()
-    message = "\n".join([line for line in text.splitlines() if line.strip()][:20])
-    if "Could not find 'model/" in text:
-        message += (
-            "\nAny other torchvision classifier: model=torchvision model.name=NAME; "
-            "any other CNN: model=custom model.factory=package.module:function."
-        )
-    elif "is not in struct" in text or "Key '" in text:
-        message += "\nAll keys and their values: gradcam-bench --cfg job"
-    return message

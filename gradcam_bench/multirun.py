@@ -1,38 +1,92 @@
-"""The end of `gradcam-bench -m`: each job's report, then one table and one report of all."""
+"""The end of `gradcam-bench -m`: each run's report, then one table and one report of all.
+
+Jobs may run in other processes or on other machines (hydra/launcher=...), so each of them leaves a
+note in a folder beside the results, where the process that started them finds it.
+"""
 
 from __future__ import annotations
 
-import shlex
-import sys
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from gradcam_bench.store.files import make_folder, write_atomically
 
-from gradcam_bench.report import write
+COMMAND = "GRADCAM_BENCH_COMMAND"
+"""The environment variable that tells a job which command started it."""
 
-FAILED: list[str] = []
-"""Messages of the jobs of this process that a user's mistake ended; the others go on."""
+RAISED: list[Exception] = []
+"""The error of this process's only job, raised again, as it was, once Hydra has returned."""
 
 
-class Join(Callback):
-    """Hydra's callback: remembers every finished run and reports them when the last job ended."""
+@dataclass(frozen=True)
+class Note:
+    """What a job leaves behind.
 
-    def __init__(self) -> None:
-        self.directories: list[Path] = []
+    Attributes:
+        directory: of its run.
+        complete: whether every part of the run, of all shards, is there.
+        report: whether a report was asked for.
+        error: why it failed; empty where it did not.
+    """
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Note the folder of a run that is complete: `_benchmark` returns it."""
-        if job_return.status.name == "COMPLETED" and job_return.return_value is not None:
-            self.directories.append(Path(str(job_return.return_value)))
+    directory: str
+    complete: bool
+    report: bool
+    error: str = ""
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write each run's report, and joined.html beside the folders of several."""
-        directories = list(dict.fromkeys(self.directories))
-        if not config.report or not directories:
-            return
-        output = write.joint_folder(directories) / "joined.html"
-        command = shlex.join(["gradcam-bench", *sys.argv[1:]])
-        print(write.finish_several(directories, output, command=command))
+
+@contextmanager
+def notes_folder() -> Iterator[Path]:
+    """Yield a folder for the notes of one command's jobs; nothing is left of it afterwards.
+
+    It is named at random, made only by a command that has several jobs, and relative to the working
+    folder, which all jobs share.
+    """
+    folder = Path("results", ".multirun", secrets.token_hex(8))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents[:2]:
+            with suppress(OSError):  # it holds results, or notes of other commands
+                parent.rmdir()
+
+
+def leave_note(folder: Path, number: int, note: Note) -> None:
+    """Write the note of job `number`."""
+    make_folder(folder)
+    content = json.dumps(asdict(note), indent=2) + "\n"
+    write_atomically(folder / f"job-{number:06d}.json", content.encode())
+
+
+def read_notes(folder: Path) -> list[Note]:
+    """Return the notes of all jobs that ended, in their order."""
+    return [Note(**json.loads(path.read_bytes())) for path in sorted(folder.glob("job-*.json"))]
+
+
+def join(folder: Path) -> list[str]:
+    """Report the complete runs, and several of them together; tell which jobs failed.
+
+    report.html of several runs goes into the folder that holds all of them, with their tables.
+
+    Args:
+        folder: of the notes; without notes nothing is done.
+
+    Returns:
+        A message for each job that failed.
+    """
+    notes = read_notes(folder)
+    wanted = [note.directory for note in notes if note.complete and note.report]
+    directories = list(dict.fromkeys(wanted))
+    if directories:
+        from gradcam_bench.report import write
+
+        output = write.joint_folder(directories) / "report.html"
+        print(write.finish_several(directories, output, command=os.environ[COMMAND]))
+    return [f"{note.directory}: {note.error}" for note in notes if note.error]

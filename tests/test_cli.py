@@ -1,11 +1,13 @@
 """The command as users type it: exit codes, one message, no traceback."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from repository import ROOT
 
 QUICK = ["dataset.length=6", "faithfulness.steps=4", "scoring=torch"]
 
@@ -63,7 +65,7 @@ def test_the_default_run_writes_what_the_design_promises(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=resnet51"], "Could not find 'model/resnet51'"),
+        (["model=resnet51"], "Could not find 'model/resnet51'. Nearest: resnet50"),
         (["model=resnet51"], "model=torchvision model.name=NAME"),
         (["dataset=imagnet"], "Could not find 'dataset/imagnet'"),
         (["protocol=gradcam2016"], "Could not find 'protocol/gradcam2016'"),
@@ -71,6 +73,18 @@ def test_the_default_run_writes_what_the_design_promises(tmp_path):
         (["dataset.limti=3"], "limti"),
         (["batch_size=many"], "batch_size"),
         (["methods=[gradcam]"], "Nearest: grad_cam"),
+        (["+mdoel=vgg16"], "There is no key 'mdoel'. Nearest: model."),
+        (["+foo=1"], "There is no key 'foo'"),
+        (["++x=1"], "There is no key 'x'"),
+        (["+faithfulness.step=3"], "Nearest: faithfulness.steps"),
+        (["+model.foo=1"], "model has no key 'foo'. Keys: name, layer, checkpoint."),
+        (["+model@other=vgg16"], "There is no key 'other'"),
+        (["~batch_size"], "batch_size was taken away"),
+        (["protocols.gradcam2017.threshold=0.3"], "protocols.gradcam2017.name=mine"),
+        (["layers=[layr4]"], "Nearest: layer4"),
+        (["reprot"], "'reprot' is neither a verb nor key=value. Nearest: report"),
+        (["--cgf", "job"], "There is no option --cgf. Nearest: --cfg."),
+        (["layers=[a"], "'layers=[a' cannot be read as key=value"),
         (["dataset=imagenet", "dataset.root=nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
     ],
@@ -81,7 +95,53 @@ def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, messag
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("gradcam-bench:") == 1
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not re.search(r"hydra|HYDRA|__main__|Error executing|EQUAL", done.stderr)
+    assert not list(tmp_path.iterdir())  # nothing that would block the corrected run
+
+
+LAUNCHER = """
+import os, sys
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.plugins.launcher import Launcher
+from omegaconf import open_dict
+
+class Elsewhere(Launcher):
+    def setup(self, *, hydra_context, task_function, config):
+        self.context, self.function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides, initial_job_idx):
+        returned = []
+        for index, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = index
+            sys.stdout.flush()
+            child = os.fork()
+            if not child:
+                run_job(hydra_context=self.context, task_function=self.function, config=config,
+                        job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir")
+                sys.stdout.flush()
+                os._exit(0)
+            os.waitpid(child, 0)
+            returned.append(JobReturn(status=JobStatus.COMPLETED))
+        return returned
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="elsewhere", node={"_target_": "hydra_plugins.elsewhere.Elsewhere"}
+)
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Install a launcher whose jobs run in processes of their own, as on a cluster."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "hydra_plugins").mkdir()
+    (folder / "hydra_plugins" / "elsewhere.py").write_text(LAUNCHER)
+    paths = [str(folder), os.environ.get("PYTHONPATH", str(ROOT))]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    return "hydra/launcher=elsewhere"
 
 
 def test_a_sweep_joins_its_runs(tmp_path):
@@ -92,7 +152,8 @@ def test_a_sweep_joins_its_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     joined = pd.read_csv(tmp_path / "results" / "shapes" / "joined.csv")
     assert set(joined["run"]) == {"tiny_vgg", "tiny_resnet"}
-    assert (tmp_path / "results" / "shapes" / "joined.html").is_file()
+    assert (tmp_path / "results" / "shapes" / "report.html").is_file()
+    assert not (tmp_path / "results" / ".multirun").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
     # And the report can be made again from what is stored.
     again = cli("report", *map(str, tmp_path.glob("results/shapes/tiny_*/*")), cwd=tmp_path)
@@ -100,16 +161,21 @@ def test_a_sweep_joins_its_runs(tmp_path):
     assert (tmp_path / again.stdout.strip()).is_file()
 
 
-def test_a_job_that_fails_leaves_the_others_and_their_joint_report(tmp_path):
+def test_a_job_that_fails_in_another_process_leaves_the_joint_report_of_the_others(
+    tmp_path, elsewhere
+):
     done = cli(
-        "-m", "model=tiny_vgg,tiny_resnet,tiny_inception", "layers=[layer4]", "dataset.length=4",
-        "faithfulness.enabled=false", cwd=tmp_path,
+        "-m", "model=tiny_resnet", "layers=[layer3],[layer4],[nowhere]", "dataset.length=4",
+        "faithfulness.enabled=false", elsewhere, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "2 jobs failed" in done.stderr
-    assert "tiny_vgg" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [p.parent.name for p in tmp_path.rglob("summary.csv")] != []
+    assert "1 job failed" in done.stderr
+    assert "no layer 'nowhere'" in done.stderr
+    assert not re.search("Traceback|Error executing", done.stderr)
+    folder = tmp_path / "results" / "shapes" / "tiny_resnet"
+    assert pd.read_csv(folder / "joined.csv")["run"].nunique() == 2
+    assert (folder / "report.html").is_file()
+    assert not (tmp_path / "results" / ".multirun").exists()
 
 
 def test_without_a_report_a_run_writes_rows_alone_and_says_how_to_report_them(tmp_path):
@@ -131,10 +197,18 @@ def test_a_misspelt_key_in_an_experiment_file_is_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "typo.yaml").write_text("# @package _global_\ndataset:\n  limti: 3\n")
     (folder / "top.yaml").write_text("# @package _global_\nbatchsize: 3\n")
-    for name, key in (("typo", "limti"), ("top", "batchsize")):
+    (folder / "under.yaml").write_text("# @package faithfulness\nstep: 3\n")
+    (folder / "beside.yaml").write_text("# @package batchsize\nvalue: 3\n")
+    found = {
+        "typo": "dataset has no key 'limti'. Nearest: limit",
+        "top": "experiment/top.yaml: There is no key 'batchsize'. Nearest: batch_size",
+        "under": "experiment/under.yaml: There is no key 'faithfulness.step'. Nearest: steps",
+        "beside": "There is no key 'batchsize'. Nearest: batch_size",
+    }
+    for name, message in found.items():
         done = cli("--config-dir", "conf", f"experiment={name}", cwd=tmp_path)
-        assert done.returncode == 2
-        assert key in done.stderr
+        assert done.returncode == 2, name
+        assert message in done.stderr
 
 
 def test_the_overlay_function_survives_any_import_order():

@@ -15,7 +15,13 @@ from gradcam_bench.analysis.split_scores import with_split_scores
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError
 from gradcam_bench.localization.protocol import Protocol, run_protocols
-from gradcam_bench.store.parts import has_gallery, read_gallery, read_rows, read_run
+from gradcam_bench.store.parts import (
+    has_gallery,
+    missing_parts,
+    read_gallery,
+    read_rows,
+    read_run,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,16 @@ class Run:
     def protocols(self) -> dict[str, Protocol]:
         """The protocols that the rows were scored under, by name, in the run's order."""
         return run_protocols(self.run)
+
+    @cached_property
+    def incomplete_text(self) -> str:
+        """What is missing of it, "48 of 200 images, 10 parts missing"; empty where nothing is."""
+        images, expected = self.rows["image_id"].nunique(), int(self.run.get("n_images") or 0)
+        if images >= expected:
+            return ""
+        told = f"{images:,} of {expected:,} images"
+        missing = missing_parts(self.directory, self.run)
+        return f"{told}, {missing:,} part{'s'[: missing != 1]} missing" if missing else told
 
 
 def load_run(directory: str | Path, *, name: str | None = None) -> Run:

@@ -173,3 +173,17 @@ def candidate_layers(network: nn.Module, size: int, *, prefer: str) -> list[str]
         deepest = max(reversed(group), key=lambda call: call.name.count("."))
         layers.append(prefer if prefer in names else deepest.name)
     return layers
+
+
+def map_shapes(
+    network: nn.Module, size: int, layers: Sequence[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Return the shape (K, h, w) of the maps of some layers, by their paths.
+
+    Args:
+        network: any classifier.
+        size: side of its input, pixels.
+        layers: paths of modules with a spatial output, as `candidate_layers` gives them.
+    """
+    found = {call.name: call.output.shape for call in spatial_calls(survey(network, size))}
+    return {name: (found[name][1], found[name][2], found[name][3]) for name in layers}

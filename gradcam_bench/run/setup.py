@@ -10,8 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from gradcam_bench.cam.gradcam import GradCAM
 from gradcam_bench.cam.methods import check_methods
-from gradcam_bench.config import bind, check_numbers
+from gradcam_bench.config import bind, check_keys, check_numbers
 from gradcam_bench.data.example import Dataset
 from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.data.subset import FirstN
@@ -22,6 +23,7 @@ from gradcam_bench.localization.protocol import Protocol
 from gradcam_bench.models.model import Model
 from gradcam_bench.names import CONTROLS, Fit, Precision
 from gradcam_bench.run.batches import first_images
+from gradcam_bench.run.named_protocols import check_published, with_named_protocols
 
 AUTOCAST = {
     Precision.float32: None,
@@ -79,8 +81,10 @@ def set_up(config: DictConfig) -> RunSetup:
     Raises:
         UserError: anything in the config that cannot be run.
     """
+    check_keys(config)
     check_numbers(config)
     check_methods(list(config.methods))
+    config = with_named_protocols(config)
     build_model = bind(config.model, "model")
     build_dataset = bind_dataset(config.dataset)
     protocols = build_protocols(config.protocols)
@@ -98,7 +102,23 @@ def set_up(config: DictConfig) -> RunSetup:
     )
     images = first_images(dataset, geometry, count=EXAMPLES).to(device)
     examples = model.preprocessing.normalize(images)
-    return RunSetup(config, model, dataset, geometry, protocols, layers, device, examples)
+    setup = RunSetup(config, model, dataset, geometry, protocols, layers, device, examples)
+    check_layers(setup)
+    return setup
+
+
+def check_layers(setup: RunSetup) -> None:
+    """Take one image's maps, so that a layer that gives none is told before anything is stored.
+
+    Raises:
+        UserError: as `GradCAM.generate`: a layer does not exist, is not reached or gives no
+            feature map, or the network cannot be differentiated.
+    """
+    size = setup.model.preprocessing.size
+    one = setup.examples[:1]
+    if not len(one):
+        one = torch.zeros(1, 3, size, size, device=setup.device)
+    GradCAM(setup.model.network, setup.layers, autocast=setup.autocast).generate(one)
 
 
 def build_protocols(nodes: DictConfig) -> list[Protocol]:
@@ -112,6 +132,7 @@ def build_protocols(nodes: DictConfig) -> list[Protocol]:
         raise UserError("protocol= expects at least one name, e.g. protocol=gradcam2017.")
     bound = {str(key): bind(node, f"protocols.{key!s}") for key, node in nodes.items()}
     protocols: dict[str, Protocol] = {key: build() for key, build in bound.items()}
+    check_published(list(protocols.values()))
     for key, protocol in protocols.items():
         if protocol.name != key:
             raise UserError(
@@ -130,7 +151,7 @@ def bind_dataset(node: DictConfig) -> Callable[[], Dataset]:
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     limit = values.pop("limit", None)
-    build: Callable[[], Dataset] = bind(values, "dataset")
+    build: Callable[[], Dataset] = bind(values, "dataset", handled=["limit"])
     if limit is None:
         return build
     if not isinstance(limit, int) or limit < 1:

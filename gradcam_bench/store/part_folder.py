@@ -124,6 +124,14 @@ def has_gallery(directory: str | Path) -> bool:
     return bool(PartFolder(Path(directory), None, None).numbers("gallery"))
 
 
+def missing_parts(directory: str | Path, run: Mapping[str, Any]) -> int:
+    """Return how many of the parts that run.json promises are not in the folder."""
+    found = PartFolder.of(Path(directory), run).numbers("scores")
+    size, images = (run.get("config") or {}).get("part_size"), run.get("n_images")
+    by_size = -(-int(images) // int(size)) if size and images else 0  # of an older version
+    return len({*range(int(run.get("n_parts") or by_size))} - {*found})
+
+
 def _read(kind: Kind, directory: Path) -> pd.DataFrame:
     run = read_run(directory) if (directory / "run.json").is_file() else None
     folder = PartFolder.of(directory, run)

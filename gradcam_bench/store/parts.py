@@ -35,6 +35,7 @@ from gradcam_bench.store.part_file import (
 from gradcam_bench.store.part_folder import (
     PartFolder,
     has_gallery,
+    missing_parts,
     read_gallery,
     read_rows,
     read_run,
@@ -53,6 +54,7 @@ __all__ = [
     "Store",
     "has_gallery",
     "identity_hash",
+    "missing_parts",
     "provenance_differences",
     "read_gallery",
     "read_rows",

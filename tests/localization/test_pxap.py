@@ -174,7 +174,8 @@ def test_batches_and_shards_count_alike(whole, tmp_path, how):
 def test_the_map_is_that_of_the_first_protocol_that_sweeps(whole, tmp_path):
     alone = run(tmp_path / "a", "protocol=[wsol_v2]")
     assert alone["pxap_counts"].tolist() == whole["pxap_counts"].tolist()
-    other = run(tmp_path / "b", "protocol=[wsol_v2,wsol_v1]", "protocols.wsol_v2.relu=before")
+    changed = ["protocols.wsol_v2.relu=before", "protocols.wsol_v2.name=with_relu"]
+    other = run(tmp_path / "b", "protocol=[wsol_v2,wsol_v1]", *changed)
     cam = whole["method"] == "grad_cam"
     assert other["pxap_counts"][cam].tolist() != whole["pxap_counts"][cam].tolist()
     assert "pxap_counts" not in run(tmp_path / "c", "protocol=[gradcam2017]")

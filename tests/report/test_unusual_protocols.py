@@ -210,8 +210,35 @@ def test_a_fixed_threshold_has_one_iou_level():
         protocol_of(NODES["gradcam2017"] | {"iou_levels": [0.3, 0.5]})
 
 
-def test_a_protocol_carries_the_name_of_its_key(tmp_path):
-    config, _ = api.compose(["protocols.wsol_v2.name=wsol_v1"])
-    with pytest.raises(UserError, match=r"protocols\.wsol_v2\.name expects 'wsol_v2', the key"):
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["protocols.wsol_v2.name=wsol_v1"], "name=wsol_v1 is taken by another protocol"),
+        (
+            ["protocol=[wsol_v2]", "protocols.wsol_v2.name=wsol_v1"],
+            r"protocols\.wsol_v1 is changed \(component is all, largest in conf/protocol/wsol_v1",
+        ),
+        (
+            ["protocols.gradcam2017.threshold=0.3"],
+            r"\(threshold is 0\.3, 0\.15 in conf/protocol/gradcam2017\.yaml\).*name=mine",
+        ),
+        (["protocols.wsol_v2.name='a@b'"], "expects letters, digits"),
+    ],
+)
+def test_a_name_that_papers_use_stands_for_their_protocol_alone(tmp_path, overrides, message):
+    config, _ = api.compose(overrides)
+    with pytest.raises(UserError, match=message):
         loop.run(config, tmp_path / "run", command="gradcam-bench")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_protocol_runs_under_a_name_of_its_own(tmp_path):
+    changed = ["protocols.wsol_v2.iou_levels=[0.5]", "protocols.wsol_v2.name=half"]
+    small = ["dataset.length=4", "faithfulness.enabled=false", "methods=[grad_cam]"]
+    run = api.run([*changed, *small], output_dir=tmp_path / "run")
+    assert list(run.protocols) == ["gradcam2017", "wsol_v1", "half"]
+    assert run.protocols["half"].source.endswith(
+        "; changed: iou_levels [0.5], [0.3, 0.5, 0.7] there"
+    )
+    assert "max_box_acc@half" in set(run.summary["metric"])
+    assert "max_box_acc_v2" not in set(run.summary["metric"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from gradcam_bench.analysis.analysis import Analysis
@@ -39,30 +38,12 @@ def _day(run: Run) -> str:
     return str(run.run.get("finished") or run.run.get("date") or "")[:10]
 
 
-def missing(run: Run) -> str:
-    """Return "48 of 200 images, 10 parts missing" of an incomplete run; empty of a complete one."""
-    wanted = run.run.get("n_images")
-    found = run.rows["image_id"].nunique()
-    if not wanted or found >= wanted:
-        return ""
-    size = (run.run.get("config") or {}).get("part_size")
-    text = f"{found:,} of {wanted:,} images"
-    if not size:
-        return text
-    parts = -(-int(wanted) // int(size)) - _parts(run.directory)
-    return f"{text}, {parts:,} {'part' if parts == 1 else 'parts'} missing"
-
-
-def _parts(directory: Path) -> int:
-    return len(list((directory / "scores").glob("part-*.parquet")))
-
-
 def incomplete(analysis: Analysis) -> list[str]:
     """Return what is missing from each incomplete run, its name in front where there are several.
 
     The page is marked with these lines, and the command prints them.
     """
-    found = [(run.name, missing(run)) for run in analysis.runs]
+    found = [(run.name, run.incomplete_text) for run in analysis.runs]
     return [f"{name}: {text}" if analysis.several else text for name, text in found if text]
 
 
@@ -74,7 +55,7 @@ def facts(run: Run) -> dict[str, Any]:
     lines = {
         "Command": stored.get("command"),
         "Network": f"{stored.get('model', '?')}, weights: {stored.get('weights', '?')}",
-        "Data": f"{dataset_name(run) or '?'}, {missing(run) or _images(run)}",
+        "Data": f"{dataset_name(run) or '?'}, {run.incomplete_text or _images(run)}",
         "Data fingerprint": stored.get("data_fingerprint"),
         "Input": f"{config.get('geometry', '?')} to the network's size",
         "Protocols": "; ".join(map(_protocol, run.protocols.values())),
