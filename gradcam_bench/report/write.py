@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradcam_bench.analysis.analysis import Analysis, analyse
+from gradcam_bench.analysis.failures import errors_csv
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.report import html, tables
 from gradcam_bench.report.charts import Chart, joint_charts, run_charts, save_charts
@@ -21,7 +22,7 @@ from gradcam_bench.store.parts import read_run
 
 
 def finish(directory: str | Path | Run) -> str:
-    """Write all files of one run: summary.csv, figures/, tables/, report.html.
+    """Write all files of one run: summary.csv, errors.csv, figures/, tables/, report.html.
 
     Args:
         directory: the output_dir of a run, or the run as read.
@@ -40,6 +41,11 @@ def _finish(analysis: Analysis) -> tuple[str, list[Chart]]:
     (run,) = analysis.runs
     charts = run_charts(analysis)
     write_atomically(run.directory / "summary.csv", tables.to_csv(run.summary).encode())
+    broken = errors_csv(run.rows)
+    if len(broken):
+        write_atomically(run.directory / "errors.csv", tables.to_csv(broken).encode())
+    else:
+        (run.directory / "errors.csv").unlink(missing_ok=True)  # of images mended since
     save_charts(charts, run.directory / "figures")
     write_tables(analysis, run.directory / "tables")
     page = html.render(analysis, {run.name: charts})

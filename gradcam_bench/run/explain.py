@@ -17,17 +17,16 @@ from gradcam_bench.cam.upsampling import normalize_by_max, upsample
 from gradcam_bench.config import bind
 from gradcam_bench.data.annotations import imagenet_classes
 from gradcam_bench.data.drawing import CLASS_NAMES
-from gradcam_bench.data.geometry import Geometry
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.model import Model
-from gradcam_bench.names import CONTROLS, Cell
+from gradcam_bench.names import CONTROLS, Cell, Precision
 from gradcam_bench.run.precision import full_float32
 from gradcam_bench.run.setup import (
-    PRECISIONS,
-    check_config,
-    check_layers,
+    AUTOCAST,
+    check_values,
     choose_device,
     choose_layers,
+    input_geometry,
 )
 
 
@@ -62,7 +61,7 @@ class Explainer:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        check_config(config)
+        check_values(config)
         self.methods = list(config.methods)
         controls = [name for name in self.methods if name in CONTROLS]
         if controls:
@@ -72,19 +71,16 @@ class Explainer:
         self.model: Model = bind(config.model, "model")()
         self.layers = choose_layers(config.layers, self.model)
         self.device = choose_device(config.device)
-        self._float32 = config.precision == "float32"
-        network, input_of = self.model.network.to(self.device), self.model.preprocessing
-        self._geometry = Geometry(
-            size=input_of.size,
-            mode=config.geometry,
-            resize=input_of.resize if config.geometry == "center_crop" else None,
-            interpolation=input_of.interpolation,
+        self._float32 = config.precision == Precision.float32
+        self._geometry = input_geometry(config, self.model)
+        network = self.model.network.to(self.device)
+        self._cam = GradCAM(network, self.layers, autocast=AUTOCAST[config.precision])
+        # A layer that gives no map, or cannot be differentiated, is told before any picture.
+        logits = self._cam.forward(
+            torch.zeros(3, self._geometry.size, self._geometry.size, device=self.device)
         )
-        autocast = PRECISIONS[config.precision]
-        empty = torch.zeros(0, 3, input_of.size, input_of.size, device=self.device)
-        check_layers(network, self.layers, empty, input_of.size, autocast=autocast)
-        self._cam = GradCAM(network, self.layers, autocast=autocast)
-        logits = self._cam.forward(empty.new_zeros(3, input_of.size, input_of.size))
+        self._cam.backward(0)
+        self._cam.release()
         self.class_names = _class_names(str(config.model["_target_"]), len(logits))
 
     def __call__(self, picture: Image.Image, class_idx: int | None = None) -> Explanation:

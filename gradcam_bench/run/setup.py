@@ -81,9 +81,7 @@ def set_up(config: DictConfig) -> RunSetup:
     Raises:
         UserError: anything in the config that cannot be run.
     """
-    check_keys(config)
-    check_numbers(config)
-    check_methods(list(config.methods))
+    check_values(config)
     config = with_named_protocols(config)
     build_model = bind(config.model, "model")
     build_dataset = bind_dataset(config.dataset)
@@ -94,17 +92,29 @@ def set_up(config: DictConfig) -> RunSetup:
     check_classes(model, dataset)
     layers = choose_layers(config.layers, model)
     model.network.to(device)
-    geometry = Geometry(
-        size=model.preprocessing.size,
-        mode=config.geometry,
-        resize=model.preprocessing.resize if config.geometry == Fit.center_crop else None,
-        interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
-    )
+    geometry = input_geometry(config, model)
     images = first_images(dataset, geometry, count=EXAMPLES).to(device)
     examples = model.preprocessing.normalize(images)
     setup = RunSetup(config, model, dataset, geometry, protocols, layers, device, examples)
     check_layers(setup)
     return setup
+
+
+def check_values(config: DictConfig) -> None:
+    """Raise a UserError for the first key that there is not, number out of range or method."""
+    check_keys(config)
+    check_numbers(config)
+    check_methods(list(config.methods))
+
+
+def input_geometry(config: DictConfig, model: Model) -> Geometry:
+    """Return how pictures become the network's input."""
+    return Geometry(
+        size=model.preprocessing.size,
+        mode=config.geometry,
+        resize=model.preprocessing.resize if config.geometry == Fit.center_crop else None,
+        interpolation=model.preprocessing.interpolation,  # type: ignore[arg-type]
+    )
 
 
 def check_layers(setup: RunSetup) -> None:

@@ -20,7 +20,7 @@ from gradcam_bench.store.run_record import check_record
 FORMAT = 2
 """From 2 on, every part of the folder carries the config hash and a checksum."""
 
-_DERIVED = ("figures", "tables", "summary.csv", "report.html")
+_DERIVED = ("figures", "tables", "summary.csv", "errors.csv", "report.html")
 
 _STARTS = 100  # attempts to agree, while other processes replace the file
 

@@ -114,6 +114,6 @@ def test_an_incomplete_run_is_marked_and_told(tmp_path, capsys):
 
 def test_the_title_names_data_set_and_date(tmp_path):
     rows = make_rows(12, cells=CELLS[1:])
-    stored = run_json(finished="2026-11-20T10:00:00", n_images=12)
+    stored = run_json(started="2026-11-20T10:00:00", n_images=12)
     found = analyse([store_run(tmp_path / "run", rows, run=stored)])
     assert (how.title(found), how.dates(found)) == ("resnet50 on ImageNet", "2026-11-20")

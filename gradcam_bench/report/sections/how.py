@@ -28,14 +28,14 @@ def dataset_name(run: Run) -> str:
 def dates(analysis: Analysis) -> str:
     """Return the days on which the runs were made, "2026-11-23" or "2026-11-20 to 2026-11-23".
 
-    Runs that do not record when they were finished are dated by their last part.
+    A run is dated by the day on which the process that computed its latest part began.
     """
     days = sorted(day for run in analysis.runs if (day := _day(run)))
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
 
 
 def _day(run: Run) -> str:
-    return str(run.run.get("finished") or run.run.get("date") or "")[:10]
+    return str(run.run.get("started") or "")[:10]
 
 
 def incomplete(analysis: Analysis) -> list[str]:
