@@ -52,7 +52,8 @@ def difference(old: pd.Series, new: pd.Series) -> str:
     if np.array_equal(*values, equal_nan=True):
         return ""
     distance = np.abs(values[0] - values[1])
-    rows = int((~(distance.reshape(len(distance), -1) == 0)).any(1).sum())
+    alike = (distance == 0) | (np.isnan(values[0]) & np.isnan(values[1]))
+    rows = int((~alike.reshape(len(alike), -1)).any(1).sum())
     return f"largest difference {np.nanmax(distance):.3g}, in {rows} rows"
 
 

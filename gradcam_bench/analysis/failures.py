@@ -98,8 +98,8 @@ def errors_csv(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns = dict(image_id="image_id", error_kind="kind", error="reason", error_path="path")
     broken = rows[rows["error"].notna()] if "error" in rows else rows.iloc[:0]
-    listed = broken.drop_duplicates("image_id").reindex(columns=list(columns)).fillna("")
-    listed = listed.rename(columns=columns).astype(str).reset_index(drop=True)
+    listed = broken.drop_duplicates("image_id").reindex(columns=list(columns)).astype(object)
+    listed = listed.where(listed.notna(), "").rename(columns=columns).reset_index(drop=True)
     return listed.map(lambda text: f"'{text}" if text.startswith(_FORMULA) else text)
 
 

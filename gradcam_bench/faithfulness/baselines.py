@@ -139,9 +139,6 @@ def pixel_rank(
 def progressively(old: Tensor, new: Tensor, changes: Tensor, ks: Tensor, out: Tensor) -> None:
     """Write the images whose pixels with changes < k are `new` and the others `old`, for each k.
 
-    Selected bit by bit, which is exact: on a CPU a sixth of torch.where's time (0.06 ms against
-    0.33 ms for 3 x 224 x 224 on two cores), when EfficientNet-Lite0 takes 7 ms to score one.
-
     Args:
         old: (C, H, W) float32.
         new: (C, H, W) float32.
@@ -149,8 +146,4 @@ def progressively(old: Tensor, new: Tensor, changes: Tensor, ks: Tensor, out: Te
         ks: (K,) int32.
         out: (K, C, H, W) float32.
     """
-    # Negative numbers shift to -1, all bits set; others to 0.
-    changed = (changes - ks[:, None, None]).bitwise_right_shift_(31)[:, None]
-    old, out = old.view(torch.int32), out.view(torch.int32)
-    torch.bitwise_and(old ^ new.view(torch.int32), changed, out=out)
-    out.bitwise_xor_(old)
+    torch.where((changes < ks[:, None, None])[:, None], new, old, out=out)

@@ -31,8 +31,8 @@ from gradcam_bench.names import Scoring
 
 log = logging.getLogger(__name__)
 
-# Exporting costs about ten seconds and saves about ten milliseconds an image (EfficientNet-Lite0
-# and ResNet-50 on two cores), so shorter runs than this do not pay it back.
+# Exporting costs about as much as it saves on a thousand images (EfficientNet-Lite0 and ResNet-50,
+# scripts/benchmark_speed.py), so shorter runs than this do not pay it back.
 EXPORT_PAYS_FROM = 2000
 
 # The largest difference of two scorers' logits, as a share of how far logits move between images.

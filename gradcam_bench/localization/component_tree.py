@@ -13,8 +13,8 @@ tree. It is found without labelling a single level:
 The holes of the foregrounds are the components, by 4 neighbours, of the inverted map, but for
 the outside.
 
-Compiled by Numba: 0.8 ms for the components and holes of a Grad-CAM map of 224 x 224 on one core,
-where the same steps in NumPy took 2.4 ms and labelling every level with OpenCV takes 40 ms.
+Compiled by Numba, components and holes of a Grad-CAM map of 224 x 224 take a third of the time of
+the same steps in NumPy, and a fiftieth of labelling every level with OpenCV.
 """
 
 from __future__ import annotations

@@ -39,6 +39,31 @@ def torchvision_model(
     """
     from torchvision import models as tv
 
+    chosen = _weights_entry(name, weights)
+    if checkpoint is not None:
+        classes = num_classes or len(chosen.meta["categories"])
+        network, origin = _untrained(name, classes), checkpoint
+        load_checkpoint(network, checkpoint)
+    elif weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network, origin = _untrained(name, num_classes or 1000), "random"
+    else:
+        network, origin = _download(name, chosen), f"torchvision {chosen}"
+    if isinstance(network, tv.DenseNet):
+        network = _with_last_relu(network)
+        layer = layer or "features.relu5"
+    return Model(name, network.eval(), _preprocessing(chosen.transforms(), size), layer, origin)
+
+
+def _weights_entry(name: str, weights: str | None) -> Any:
+    """Return torchvision's entry of the weights; for random ones that of the original recipe.
+
+    Raises:
+        UserError: an unknown classifier or weights.
+    """
+    from torchvision import models as tv
+
     classifiers = tv.list_models(module=tv)
     if name not in classifiers:
         raise UserError(
@@ -48,47 +73,40 @@ def torchvision_model(
     available = list(tv.get_model_weights(name))
     if not available:
         raise UserError(f"torchvision has no preprocessing for {name!r}; choose another model.")
-    chosen = available[0]  # random weights: the preprocessing of the original recipe
-    if weights is not None:
-        by_name = {entry.name: entry for entry in available} | {"DEFAULT": available[-1]}
-        if weights not in by_name:
-            raise UserError(
-                f"{name} has no weights {weights!r}. Weights: {', '.join(by_name)}; "
-                "or model.weights=null for random ones."
-            )
-        chosen = by_name[weights]
-    # With transform_input, inception_v3 and googlenet rescale their input as their weights need;
-    # torchvision sets it only when it downloads, so a local checkpoint must ask for it.
+    if weights is None:
+        return available[0]
+    by_name = {entry.name: entry for entry in available} | {"DEFAULT": available[-1]}
+    if weights not in by_name:
+        raise UserError(
+            f"{name} has no weights {weights!r}. Weights: {', '.join(by_name)}; "
+            "or model.weights=null for random ones."
+        )
+    return by_name[weights]
+
+
+def _untrained(name: str, num_classes: int) -> nn.Module:
+    """Return a classifier with random weights.
+
+    With transform_input, inception_v3 and googlenet rescale their input as their weights need;
+    torchvision sets it only when it downloads, so a local checkpoint must ask for it.
+    """
+    from torchvision import models as tv
+
     options: dict[str, Any] = {}
     if name in ("inception_v3", "googlenet"):
         options = {"transform_input": True, "init_weights": False}
-    if checkpoint is not None:
-        classes = num_classes or len(chosen.meta["categories"])
-        network = tv.get_model(name, weights=None, num_classes=classes, **options)
-        load_checkpoint(network, checkpoint)
-        origin = checkpoint
-    elif weights is None:
-        torch_state = torch.random.get_rng_state()
-        torch.manual_seed(0)
-        network = tv.get_model(name, weights=None, num_classes=num_classes or 1000, **options)
-        torch.random.set_rng_state(torch_state)
-        origin = "random"
-    else:
-        network = _download(name, chosen)
-        origin = f"torchvision {chosen}"
-    if isinstance(network, tv.DenseNet):
-        network = _with_last_relu(network)
-        layer = layer or "features.relu5"
-    network.eval()
-    transforms = chosen.transforms()
-    preprocessing = Preprocessing(
+    return tv.get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def _preprocessing(transforms: Any, size: int | None) -> Preprocessing:
+    """Return the preprocessing of torchvision's weights, for another size where one is given."""
+    return Preprocessing(
         size=size or transforms.crop_size[0],
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
         interpolation=transforms.interpolation.value,
         resize=transforms.resize_size[0] if size is None else size,
     )
-    return Model(name, network, preprocessing, layer, origin)
 
 
 def _download(name: str, weights: Any) -> nn.Module:

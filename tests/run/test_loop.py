@@ -260,12 +260,17 @@ def test_broken_examples_are_named_and_nothing_computed_is_lost(photographs, tmp
     broken = rows[rows.error.notna()]
     assert broken.image_id.unique().tolist() == [name]
     assert name in broken.error.iloc[0]
+    assert (broken.error_kind == ("image" if what == "jpeg" else "annotation")).all()
+    assert (broken.error_path == str(image if what == "jpeg" else xml)).all()
+    assert rows[rows.error.isna()][["error_kind", "error_path"]].isna().all(axis=None)
     assert broken.box_iou.isna().all()
     assert rows[rows.error.isna()].box_iou.notna().all()
     # Mended, the same command tries it again.
     image.write_bytes(good[0])
     xml.write_bytes(good[1])
-    assert photo(photographs, out, "max_errors=0.2", "overwrite=true").error.isna().all()
+    whole = photo(photographs, out, "max_errors=0.2", "overwrite=true")
+    assert whole.error.isna().all()
+    assert not {"error_kind", "error_path"} & set(whole)
 
 
 def broken_images(photographs, *numbers):
