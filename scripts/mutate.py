@@ -21,7 +21,6 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +90,9 @@ def test_files(tree: Path, module: str) -> list[str]:
     folder = module.split("/")[1]
     own = sorted(str(path.relative_to(tree)) for path in (tree / "tests" / folder).glob("test_*"))
     named = f"tests/{folder}/test_{Path(module).stem}.py"
-    return list(dict.fromkeys([name for name in own if name == named] + own + TESTS.get(folder, [])))
+    return list(
+        dict.fromkeys([name for name in own if name == named] + own + TESTS.get(folder, []))
+    )
 
 
 def draw(tree: Path, modules: list[str], n: int, seed: int) -> list[tuple[str, Mutation]]:
@@ -144,14 +145,17 @@ def selected(
     Where none does (a line that runs on import, or compiled by numba), every test that runs the
     module stands in.
     """
-    mine = {n: t for n, t in tests.items() if n.partition("::")[0] in files and module in t["lines"]}
+    mine = {
+        n: t for n, t in tests.items() if n.partition("::")[0] in files and module in t["lines"]
+    }
     lines = range(change.line, change.line + change.before.count("\n") + 1)
     exact = {n: t for n, t in mine.items() if set(lines) & set(t["lines"][module])}
     found: list[str] = []
     total = 0.0
     place = {name: i for i, name in enumerate(files)}
     quick = sorted(
-        (exact or mine).items(), key=lambda item: (item[1]["seconds"], place[item[0].partition("::")[0]])
+        (exact or mine).items(),
+        key=lambda item: (item[1]["seconds"], place[item[0].partition("::")[0]]),
     )
     for name, test in quick:
         if total > most:
@@ -175,7 +179,9 @@ def try_out(
         path.write_text(source)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     by = report.read_text() if report.exists() else ""
-    result = "timeout" if ended == "timeout" else "noticed" if by or ended == "failed" else "survived"
+    result = (
+        "timeout" if ended == "timeout" else "noticed" if by or ended == "failed" else "survived"
+    )
     return {
         "module": module, "line": change.line, "function": change.function, "kind": change.kind,
         "before": change.before, "after": change.after, "result": result,

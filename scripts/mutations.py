@@ -23,7 +23,17 @@ OPERATORS: dict[type[ast.AST], tuple[str, str]] = {
     ast.NotIn: ("not in", "in"),
 }  # fmt: skip
 """By node: the operator as it is written, and what it becomes."""
-SILENT_CALLS = {"print", "warn", "debug", "info", "warning", "error", "tqdm", "write", "set_description"}
+SILENT_CALLS = {
+    "print",
+    "warn",
+    "debug",
+    "info",
+    "warning",
+    "error",
+    "tqdm",
+    "write",
+    "set_description",
+}
 SILENT_KEYWORDS = {"strict", "stacklevel", "encoding", "desc", "help"}
 SILENT_FUNCTIONS = {"__repr__", "__str__"}
 

@@ -67,11 +67,11 @@ def told(monkeypatch, summary, model="resnet50", run=None, **changes):
     entry = {
         "suite": "s", "paper": "p", "dataset": "ilsvrc_val", "model": model,
         "model_in_paper": "ResNet-50", "method": "grad_cam", "layer": "", "protocol": "",
-        "metric": "insertion_auc", "value": 0.5, "images": 60, "kind": "paper", "confidence": "read",
-        "source": "here",
+        "metric": "insertion_auc", "value": 0.5, "images": 60, "kind": "paper",
+        "confidence": "read", "source": "here",
     }  # fmt: skip
     known = published.published().columns
-    line = {name: "" for name in known} | entry | changes
+    line = dict.fromkeys(known, "") | entry | changes
     monkeypatch.setattr(published, "published", lambda: pd.DataFrame([line])[list(known)])
     found = published.compare(summary, run or run_json(model))
     return [(line["ours"], line["layer"]) for line in found.to_dict("records")]

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from protocols import V2
 
 from gradcam_bench.localization.max_box_acc import distinct_hits, distinct_thresholds, hit_bits
-from protocols import V2  # isort: skip
 
 STEPS = np.array([0, 0.05, 0.1, 0.15, 0.2, 0.95])
 
