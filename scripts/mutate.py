@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ def draw(tree: Path, modules: list[str], n: int, seed: int) -> list[tuple[str, M
     for module in modules:
         for change in mutations((tree / module).read_text()):
             by_simple[change.kind in SIMPLE].append((module, change))
-    generator, drawn, places = random.Random(seed), [], set()
+    generator = random.Random(seed)
+    drawn: list[tuple[str, Mutation]] = []
+    places = set()
     while len(drawn) < n:
         module, change = generator.choice(by_simple[generator.random() < 0.75])
         place = (module, change.start, change.end)
@@ -124,7 +127,7 @@ def recorded(tree: Path, files: list[str], cache: Path, most: float) -> dict[str
         importlib.import_module("gradcam_bench.run.loop")  # once for all files
         for name, target in targets.items():
             if not target.exists():
-                in_fork(lambda name=name, target=target: record(tree, name, target), most)
+                in_fork(partial(record, tree, name, target), most)
 
     in_fork(record_all, most * len(files))
     tests: dict[str, dict[str, Any]] = {}
@@ -174,7 +177,7 @@ def try_out(
     report.unlink(missing_ok=True)
     path.write_text(change.apply(source))
     try:
-        ended, seconds = in_fork(lambda: notice(names, report), limit) if names else ("done", 0.0)
+        ended, seconds = in_fork(partial(notice, names, report), limit) if names else ("done", 0.0)
     finally:
         path.write_text(source)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
