@@ -116,6 +116,17 @@ def test_a_part_without_one_of_its_images_is_an_error(tmp_path):
 # --- Broken images -------------------------------------------------------------------------------
 
 
+def test_the_first_error_is_that_of_the_first_broken_image_of_the_first_part_with_one(tmp_path):
+    s = store(tmp_path)
+    assert s.first_error() == ""
+    fill(s, 0)
+    assert s.first_error() == ""
+    s.write_part(2, [broken(8), broken(9)], [], seconds=1)
+    assert "i8 cannot be read" in s.first_error()
+    s.write_part(1, [row(4), broken(5), row(6), broken(7)], [], seconds=1)
+    assert "i5 cannot be read" in store(tmp_path).first_error()
+
+
 def test_a_part_with_a_broken_image_is_computed_again_only_when_the_file_changed(tmp_path):
     image = tmp_path / "i3.jpg"
     image.write_bytes(b"half")
