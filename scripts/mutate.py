@@ -6,8 +6,11 @@
 copies the package and its tests to a temporary folder, notes which test runs which line, draws n
 mutations (scripts/mutations.py) and runs, for each, the tests of its folder (and those of TESTS)
 that run the line, the quickest first and `seconds` of them at most. Writes docs/mutation.csv and,
-with the reasons given in docs/mutation_equivalent.csv, docs/mutation.md. It takes about an hour of
-one core, and so is not part of the continuous integration.
+with the reasons given in docs/mutation_equivalent.csv, docs/mutation.md. A run that was stopped
+goes on where it was: mutations of the same seed that are in the CSV are not tried again, and which
+test runs which line is kept in `cache` while neither the test file nor the package changes. It is
+too long for the continuous integration: half an hour of an idle core, much of it before the first
+mutation.
 """
 
 from __future__ import annotations
@@ -46,6 +49,9 @@ HEAVY = (
     "seaborn", "PIL.Image", "tqdm", "safetensors.torch", "onnxscript",
 )  # fmt: skip
 """What the tests import that is not ours: imported once, before forking."""
+CACHE = Path(tempfile.gettempdir()) / "gradcam_bench_lines"
+RECORDING = 40
+"""Seconds for which the tests of one file are traced; those not reached notice nothing."""
 COLUMNS = (
     "seed", "module", "line", "function", "kind", "before", "after", "result", "noticed_by",
     "tests", "seconds",
@@ -143,7 +149,7 @@ def recorded(tree: Path, files: list[str], cache: Path, most: float) -> dict[str
 def selected(
     module: str, change: Mutation, files: list[str], tests: dict[str, dict[str, Any]], most: float
 ) -> list[str]:
-    """Return the tests that run a mutation's line, file by file, the quickest first.
+    """Return the tests that run a mutation's line, the quickest first, up to `most` seconds.
 
     Where none does (a line that runs on import, or compiled by numba), every test that runs the
     module stands in.
@@ -182,9 +188,9 @@ def try_out(
         path.write_text(source)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     by = report.read_text() if report.exists() else ""
-    result = (
-        "timeout" if ended == "timeout" else "noticed" if by or ended == "failed" else "survived"
-    )
+    if ended == "failed" and not by:
+        by = "the process crashed"
+    result = "timeout" if ended == "timeout" else "noticed" if by else "survived"
     return {
         "module": module, "line": change.line, "function": change.function, "kind": change.kind,
         "before": change.before, "after": change.after, "result": result,
@@ -194,7 +200,7 @@ def try_out(
 
 def main(arguments: list[str]) -> None:
     given = {"n": "200", "seed": "0", "modules": CORE, "seconds": "30", "until": "23:59"}
-    given |= {"csv": str(ROOT / "docs" / "mutation.csv"), "cache": ""}
+    given |= {"csv": str(ROOT / "docs" / "mutation.csv"), "cache": str(CACHE)}
     given |= dict(argument.split("=", 1) for argument in arguments)
     with tempfile.TemporaryDirectory() as folder:
         tree = copied_tree(Path(folder))
@@ -202,10 +208,9 @@ def main(arguments: list[str]) -> None:
         modules = chosen_modules(tree, given["modules"])
         drawn = draw(tree, modules, int(given["n"]), int(given["seed"]))
         files = list(dict.fromkeys(f for m, _ in drawn for f in test_files(tree, m)))
-        cache = Path(given["cache"] or Path(folder) / "lines")
-        tests = recorded(tree, files, cache, 40)
-        lines: list[dict[str, Any]] = []
-        for module, change in drawn:
+        tests = recorded(tree, files, Path(given["cache"]), RECORDING)
+        lines = _tried(Path(given["csv"]), given["seed"], drawn)
+        for module, change in drawn[len(lines) :]:
             if datetime.now().strftime("%H:%M") >= given["until"]:
                 print(f"stopped at {given['until']} after {len(lines)} of {len(drawn)} mutations")
                 break
@@ -216,6 +221,19 @@ def main(arguments: list[str]) -> None:
             print(*(lines[-1][name] for name in COLUMNS[1:]), sep=" | ", flush=True)
             _write(Path(given["csv"]), lines)
     page(Path(given["csv"]))
+
+
+def _tried(results: Path, seed: str, drawn: list[tuple[str, Mutation]]) -> list[dict[str, Any]]:
+    """Return the lines of an earlier run of the same draw."""
+    lines: list[dict[str, Any]] = []
+    if results.exists():
+        with results.open(newline="") as opened:
+            lines = list(csv.DictReader(opened))
+    for line, (module, change) in zip(lines, drawn, strict=False):
+        told = (line["seed"], line["module"], line["before"], line["after"])
+        if told != (seed, module, change.before, change.after):
+            return []
+    return lines[: len(drawn)]
 
 
 def _write(target: Path, lines: list[dict[str, Any]]) -> None:
