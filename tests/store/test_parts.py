@@ -500,3 +500,14 @@ def test_folders_without_a_run_are_told(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_run(tmp_path)
+
+
+def test_a_run_resumed_with_nothing_to_compute_takes_thresholds_from_where_it_asks_now(tmp_path):
+    fill(store(tmp_path)).write_run()
+    asked = {**RUN, "config": {"thresholds_from": "elsewhere"}, "thresholds": {"wsol_v1": [0.2]}}
+    store(tmp_path, run=asked).write_run()
+    assert read_run(tmp_path)["config"] == {"thresholds_from": "elsewhere"}
+    assert read_run(tmp_path)["thresholds"] == {"wsol_v1": [0.2]}
+    store(tmp_path).write_run()
+    assert read_run(tmp_path)["config"] == {"thresholds_from": None}
+    assert "thresholds" not in read_run(tmp_path)
