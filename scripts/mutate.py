@@ -7,10 +7,9 @@ copies the package and its tests to a temporary folder, notes which test runs wh
 mutations (scripts/mutations.py) and runs, for each, the tests of its folder (and those of TESTS)
 that run the line, the quickest first and `seconds` of them at most. Writes docs/mutation.csv and,
 with the reasons given in docs/mutation_equivalent.csv, docs/mutation.md. A run that was stopped
-goes on where it was: mutations of the same seed that are in the CSV are not tried again, and which
-test runs which line is kept in `cache` while neither the test file nor the package changes. It is
-too long for the continuous integration: half an hour of an idle core, much of it before the first
-mutation.
+goes on where it was: of the mutations of the same seed in the CSV only survivors are tried again,
+and which test runs which line is kept in `cache` while neither its file nor the package changes.
+It is too long for the continuous integration.
 """
 
 from __future__ import annotations
@@ -210,15 +209,17 @@ def main(arguments: list[str]) -> None:
         files = list(dict.fromkeys(f for m, _ in drawn for f in test_files(tree, m)))
         tests = recorded(tree, files, Path(given["cache"]), RECORDING)
         lines = _tried(Path(given["csv"]), given["seed"], drawn)
-        for module, change in drawn[len(lines) :]:
+        for i, (module, change) in enumerate(drawn):
+            if i < len(lines) and lines[i]["result"] != "survived":
+                continue
             if datetime.now().strftime("%H:%M") >= given["until"]:
-                print(f"stopped at {given['until']} after {len(lines)} of {len(drawn)} mutations")
+                print(f"stopped at {given['until']} after {i} of {len(drawn)} mutations")
                 break
             most = float(given["seconds"])
             names = selected(module, change, test_files(tree, module), tests, most)
-            limit = 30 + 6 * most
-            lines.append({"seed": given["seed"]} | try_out(tree, module, change, names, limit))
-            print(*(lines[-1][name] for name in COLUMNS[1:]), sep=" | ", flush=True)
+            line = {"seed": given["seed"]} | try_out(tree, module, change, names, 30 + 6 * most)
+            lines[i : i + 1] = [line]
+            print(*(line[name] for name in COLUMNS[1:]), sep=" | ", flush=True)
             _write(Path(given["csv"]), lines)
     page(Path(given["csv"]))
 

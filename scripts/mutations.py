@@ -175,7 +175,7 @@ def _changes(node: ast.AST, text: _Text) -> Iterator[tuple[str, tuple[int, int],
             yield "argument", *_replaced(node, node.args[0], text)
     if isinstance(node, ast.Return) and node.value is not None:
         yield "return", text.span(node.value), "None"
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not _silent(node.value):
         yield "statement", text.span(node), "pass"
 
 

@@ -333,6 +333,17 @@ def test_a_write_without_gradients_is_not_hidden_by_one_with_them():
             cam.generate(image(2, 8), 1)
 
 
+def test_after_a_forward_that_failed_nothing_of_the_one_before_is_left():
+    cam = GradCAM(Linear1x1(), "relu")
+    cam.forward(image())
+    cam.backward(1)
+    with pytest.raises(UserError, match="expects images"):
+        cam.forward(torch.zeros(4, 4))
+    assert (cam.activations, cam.gradients) == ([], [])
+    with pytest.raises(UserError, match="needs a forward pass first"):
+        cam.backward(1)
+
+
 def test_compiled_scripted_and_replicated_models_are_refused_each_in_its_words():
     model = Linear1x1()
     with pytest.raises(UserError, match="the model is compiled"):
