@@ -1,9 +1,11 @@
-"""Broken images are listed once each, with their reason, and no cell is a formula."""
+"""Broken images are listed, no cell of theirs is a formula; which objects are small and large."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from stored import make_rows
 
-from gradcam_bench.analysis.failures import errors_csv
+from gradcam_bench.analysis.failures import error_by_group, errors_csv
 
 ROWS = pd.DataFrame(
     {
@@ -31,3 +33,21 @@ def test_runs_without_a_broken_image_or_its_kind_are_listed_too(columns):
     assert list(found) == ["image_id", "kind", "reason", "path"]
     assert len(found) == (3 if "error" in columns else 0)
     assert (found["path"] == "").all()
+
+
+CELL = ("grad_cam", "layer4")
+
+
+@pytest.mark.parametrize(("images", "small", "large"), [(9, 3, 3), (10, 4, 3), (11, 4, 4)])
+def test_a_third_of_the_objects_is_small_and_a_third_large_the_lower_bound_included(
+    images, small, large
+):
+    order = np.random.default_rng(0).permutation(images)
+    rows = make_rows(images, cells=(CELL,)).assign(
+        object_area=(order + 1) / 20,
+        gt_known_loc=(order < small).astype(float),
+        degenerate=0.0,
+    )
+    found = error_by_group(rows, CELL).set_index("group")
+    assert found.loc["the object is small", ["error", "n"]].tolist() == [0, small]
+    assert found.loc["the object is large", ["error", "n"]].tolist() == [100, large]

@@ -318,6 +318,32 @@ def test_a_layer_inside_a_trunk_without_gradients_is_refused_in_every_call(layer
             cam.generate(image(2, 8), 1)
 
 
+def test_a_write_without_gradients_is_not_hidden_by_one_with_them():
+    class Written(Residual):
+        def forward(self, x):
+            x = self.last_relu(self.stem(x))
+            with torch.no_grad():
+                x.mul_(0.5)
+            x.add_(0.1)  # from here on the tensor has a history again
+            return self.fc(x.mean((2, 3)))
+
+    cam = GradCAM(Written(), "last_relu")
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"output of last_relu under torch.no_grad"):
+            cam.generate(image(2, 8), 1)
+
+
+def test_after_a_forward_that_failed_nothing_of_the_one_before_is_left():
+    cam = GradCAM(Linear1x1(), "relu")
+    cam.forward(image())
+    cam.backward(1)
+    with pytest.raises(UserError, match="expects images"):
+        cam.forward(torch.zeros(4, 4))
+    assert (cam.activations, cam.gradients) == ([], [])
+    with pytest.raises(UserError, match="needs a forward pass first"):
+        cam.backward(1)
+
+
 def test_compiled_scripted_and_replicated_models_are_refused_each_in_its_words():
     model = Linear1x1()
     with pytest.raises(UserError, match="the model is compiled"):

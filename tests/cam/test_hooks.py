@@ -89,16 +89,18 @@ def test_every_call_of_a_random_network_equals_its_twin_without_in_place_operati
 class HandsOn(nn.Module):
     """x + f(drop(x)), where drop hands on x itself; in place, f writes into it first."""
 
-    def __init__(self, inplace):
+    def __init__(self, inplace, by_keyword=False):
         super().__init__()
         torch.manual_seed(0)
+        self.by_keyword = by_keyword
         self.stem, self.f = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
         self.drop, self.relu = nn.Dropout(), nn.ReLU(inplace)
         self.fc = nn.Linear(2, 2)
 
     def forward(self, x):
         x = self.stem(x)
-        return self.fc((x + self.f(self.relu(self.drop(x)))).mean((2, 3)))
+        same = self.drop(input=x) if self.by_keyword else self.drop(x)
+        return self.fc((x + self.f(self.relu(same))).mean((2, 3)))
 
 
 def test_a_layer_that_hands_on_its_input_has_the_gradient_of_its_own_consumers():
@@ -116,8 +118,11 @@ def test_a_layer_that_hands_on_its_input_has_the_gradient_of_its_own_consumers()
         assert torch.allclose(stem, weights[None, :, None, None] + expected)
 
 
-def test_a_layer_whose_input_is_overwritten_through_it_and_read_is_refused_in_every_call():
-    network, x = HandsOn(inplace=True).eval(), torch.randn(2, 3, 4, 4)
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_a_layer_whose_input_is_overwritten_through_it_and_read_is_refused_in_every_call(
+    by_keyword,
+):
+    network, x = HandsOn(inplace=True, by_keyword=by_keyword).eval(), torch.randn(2, 3, 4, 4)
     before = network(x)
     cam = GradCAM(network, "drop")
     for _ in range(3):

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import SMALL, run
+from small_runs import SMALL, config, run
 
 from gradcam_bench.cam.methods import grad_cam_plus_plus
 from gradcam_bench.data.example import Example
 from gradcam_bench.data.geometry import Geometry
-from gradcam_bench.errors import ExampleError
+from gradcam_bench.errors import ExampleError, UserError
 from gradcam_bench.run import loop
 from gradcam_bench.run.batches import first_images
 from gradcam_bench.run.precision import tf32_allowed
-from gradcam_bench.run.setup import EXAMPLES
+from gradcam_bench.run.setup import EXAMPLES, check_values, set_up
 from gradcam_bench.store.parts import read_run
 
 assert SMALL  # the same small run as there
@@ -125,3 +125,33 @@ def test_rounding_moves_grad_cam_plus_plus_only_where_activations_are_negative()
     A[0, 0, 0, 0] = -2 / (0.5 * 16) - 1e-9
     assert moved_by_rounding(A, g) > 0.5
     assert np.isfinite(moved_by_rounding(A.abs(), g))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "batch_size=0", "part_size=0", "shard.count=0", "shard.index=-1", "shard.index=1",
+        "max_errors=-0.01", "max_errors=1.01", "num_workers=-1", "gallery=-1",
+    ],
+)  # fmt: skip
+def test_a_number_just_out_of_its_range_is_refused_by_name(override):
+    name, value = override.split("=")
+    with pytest.raises(UserError, match=rf"^{name} expects .*got {value}"):
+        check_values(config(override))
+
+
+def test_the_ends_of_every_range_are_allowed():
+    least = ["batch_size=1", "part_size=1", "shard.count=1", "max_errors=0", "num_workers=0"]
+    check_values(config(*least, "gallery=0"))
+    check_values(config("shard.count=3", "shard.index=2", "max_errors=1"))
+
+
+def test_deletion_and_insertion_score_every_point_of_every_map_of_every_image():
+    asked = config(
+        "methods=[grad_cam,layer_cam,random,center]",
+        "layers=[layer2,layer3,layer4]",
+        "faithfulness.steps=6",
+    )
+    # Of each image: two methods on three layers and two controls; two curves of six steps and
+    # the image or the baseline itself.
+    assert set_up(asked).perturbed_images == 10 * (2 * 3 + 2) * 2 * (6 + 1)

@@ -116,6 +116,17 @@ def test_a_part_without_one_of_its_images_is_an_error(tmp_path):
 # --- Broken images -------------------------------------------------------------------------------
 
 
+def test_the_first_error_is_that_of_the_first_broken_image_of_the_first_part_with_one(tmp_path):
+    s = store(tmp_path)
+    assert s.first_error() == ""
+    fill(s, 0)
+    assert s.first_error() == ""
+    s.write_part(2, [broken(8), broken(9)], [], seconds=1)
+    assert "i8 cannot be read" in s.first_error()
+    s.write_part(1, [row(4), broken(5), row(6), broken(7)], [], seconds=1)
+    assert "i5 cannot be read" in store(tmp_path).first_error()
+
+
 def test_a_part_with_a_broken_image_is_computed_again_only_when_the_file_changed(tmp_path):
     image = tmp_path / "i3.jpg"
     image.write_bytes(b"half")
@@ -489,3 +500,14 @@ def test_folders_without_a_run_are_told(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_run(tmp_path)
+
+
+def test_a_run_resumed_with_nothing_to_compute_takes_thresholds_from_where_it_asks_now(tmp_path):
+    fill(store(tmp_path)).write_run()
+    asked = {**RUN, "config": {"thresholds_from": "elsewhere"}, "thresholds": {"wsol_v1": [0.2]}}
+    store(tmp_path, run=asked).write_run()
+    assert read_run(tmp_path)["config"] == {"thresholds_from": "elsewhere"}
+    assert read_run(tmp_path)["thresholds"] == {"wsol_v1": [0.2]}
+    store(tmp_path).write_run()
+    assert read_run(tmp_path)["config"] == {"thresholds_from": None}
+    assert "thresholds" not in read_run(tmp_path)
