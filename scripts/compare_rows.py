@@ -33,7 +33,7 @@ def compare(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, str]:
             f"expected rows of the same images, methods and layers, got {len(old)} and {len(new)} "
             f"rows with {len(old.index.intersection(new.index))} in common"
         )
-    return {name: difference(old[name], new[name]) for name in old if name in new}
+    return {str(name): difference(old[name], new[name]) for name in old if name in new}
 
 
 def difference(old: pd.Series, new: pd.Series) -> str:
@@ -49,7 +49,7 @@ def difference(old: pd.Series, new: pd.Series) -> str:
         return f"{unequal} rows differ" if unequal else ""
     if values[0].shape != values[1].shape:
         return f"shapes {values[0].shape} and {values[1].shape}"
-    if np.array_equal(*values, equal_nan=True):
+    if np.array_equal(values[0], values[1], equal_nan=True):
         return ""
     distance = np.abs(values[0] - values[1])
     alike = (distance == 0) | (np.isnan(values[0]) & np.isnan(values[1]))
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     found = compare(old, new)
     for name, told in found.items():
         print(f"{name}: {told or 'equal'}")
-    for name in sorted(set(old).symmetric_difference(new)):
+    for name in sorted(set(map(str, old)).symmetric_difference(map(str, new))):
         print(f"{name}: only in the {'old' if name in old else 'new'} run")
     sys.exit(any(found.values()))
 
