@@ -5,7 +5,7 @@ import pytest
 from stored import NODES, PROTOCOLS, make_rows, run_json
 
 from gradcam_bench.analysis import published
-from gradcam_bench.analysis.best import oracle_differences
+from gradcam_bench.analysis.oracle_accuracy import oracle_differences
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.analysis.summary import summarize
 
