@@ -46,7 +46,12 @@ def errors_csv(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns image_id, kind, reason, path; kind and path are empty where they are not known.
     """
-    columns = dict(image_id="image_id", error_kind="kind", error="reason", error_path="path")
+    columns = {
+        "image_id": "image_id",
+        "error_kind": "kind",
+        "error": "reason",
+        "error_path": "path",
+    }
     broken = rows[rows["error"].notna()] if "error" in rows else rows.iloc[:0]
     listed = broken.drop_duplicates("image_id").reindex(columns=list(columns)).astype(object)
     listed = listed.where(listed.notna(), "").rename(columns=columns).reset_index(drop=True)
