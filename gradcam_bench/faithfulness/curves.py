@@ -80,27 +80,12 @@ def deletion_and_insertion(
     """
     images, targets = explained.images, explained.targets
     n, m = explained.heatmaps.shape[:2]
-    step, points = n_points((images.shape[-2], images.shape[-1]), options.steps)
-    removed, start = (
-        baseline(
-            getattr(options, key),
-            images,
-            preprocessing=preprocessing,
-            image_ids=explained.image_ids,
-            seed=options.seed,
-            key=f"faithfulness.{key}",
-        )
-        for key in ("deletion_baseline", "insertion_baseline")
-    )
-    rank = pixel_rank(
-        explained.heatmaps, ties=options.ties, image_ids=explained.image_ids, seed=options.seed
-    )
-    steps = _Steps(images, removed, start, (rank // step).to(torch.int32), points - 2)
-    deletion = torch.empty(n, m, points, device=images.device)
+    steps = _steps(explained, preprocessing, options)
+    deletion = torch.empty(n, m, steps.inner + 2, device=images.device)
     insertion = torch.empty_like(deletion)
     deletion[..., 0] = insertion[..., -1] = scores(images, targets, options.score)[:, None]
-    deletion[..., -1] = _of_baseline(removed, explained, scores, options)[:, None]
-    insertion[..., 0] = _of_baseline(start, explained, scores, options)[:, None]
+    deletion[..., -1] = _of_baseline(steps.removed, explained, scores, options)[:, None]
+    insertion[..., 0] = _of_baseline(steps.start, explained, scores, options)[:, None]
     if steps.inner:
         inner = torch.cat(list(_inner(steps, targets, scores, options.score)))
         inner = inner.view(n, m, 2, steps.inner)
@@ -163,6 +148,27 @@ class _Steps:
             share = out[at - begin : at - begin + last - first]
             progressively(old, new, self.changes[i, j], ks, share)
             at += last - first
+
+
+def _steps(explained: Explained, preprocessing: Preprocessing, options: Options) -> _Steps:
+    """Return the perturbed images of all curves."""
+    images = explained.images
+    step, points = n_points((images.shape[-2], images.shape[-1]), options.steps)
+    removed, start = (
+        baseline(
+            getattr(options, key),
+            images,
+            preprocessing=preprocessing,
+            image_ids=explained.image_ids,
+            seed=options.seed,
+            key=f"faithfulness.{key}",
+        )
+        for key in ("deletion_baseline", "insertion_baseline")
+    )
+    rank = pixel_rank(
+        explained.heatmaps, ties=options.ties, image_ids=explained.image_ids, seed=options.seed
+    )
+    return _Steps(images, removed, start, (rank // step).to(torch.int32), points - 2)
 
 
 def _inner(steps: _Steps, targets: Tensor, scores: TargetScores, score: str) -> Iterator[Tensor]:

@@ -52,8 +52,29 @@ def choose(
         raise UserError(f"{told} serves protocols that sweep: add one, e.g. protocol=[wsol_v1].")
     if directory.resolve() == output_dir.resolve():
         raise UserError(f"{told} is the folder of this run itself: give that of other images.")
-    found = parts.read_run(directory)
-    rows = parts.read_rows(directory)
+    found, rows = parts.read_run(directory), parts.read_rows(directory)
+    _check_fit(told, found, mine)
+    if _same_data(mine, found["identity"]):
+        common = sorted(set(image_ids) & set(rows["image_id"]))
+        if common:
+            raise UserError(
+                f"{told} shares {len(common)} images with this run, e.g. {common[0]}: a threshold "
+                "chosen on the reported images is an oracle's, as max_box_acc tells already; give "
+                "a run on other images."
+            )
+    chosen = {
+        name: _chosen(told, rows, node, found["identity"], mine) for name, node in nodes.items()
+    }
+    return {
+        "from": str(directory),
+        "config_hash": found["config_hash"],
+        "n_images": found["n_images"],
+        "chosen": chosen,
+    }
+
+
+def _check_fit(told: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Raise a UserError where another run is unfinished, or of another network or geometry."""
     if not found.get("complete"):
         raise UserError(f"{told} holds an unfinished run: finish it first, {found.get('command')}")
     other = found["identity"]
@@ -63,21 +84,6 @@ def choose(
                 f"{told}: the {what} differs ({key}: {other[key]} there, {mine[key]} here), so its "
                 "thresholds do not carry over; run it with the same on other images."
             )
-    if _same_data(mine, other):
-        common = sorted(set(image_ids) & set(rows["image_id"]))
-        if common:
-            raise UserError(
-                f"{told} shares {len(common)} images with this run, e.g. {common[0]}: a threshold "
-                "chosen on the reported images is an oracle's, as max_box_acc tells already; give "
-                "a run on other images."
-            )
-    chosen = {name: _chosen(told, rows, node, other, mine) for name, node in nodes.items()}
-    return {
-        "from": str(directory),
-        "config_hash": found["config_hash"],
-        "n_images": found["n_images"],
-        "chosen": chosen,
-    }
 
 
 def _same_data(mine: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
