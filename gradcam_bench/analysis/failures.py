@@ -22,6 +22,7 @@ class Failures:
         groups: from `error_by_group`.
         classes: from `worst_classes`.
         broken: image_id and error of the examples that could not be scored.
+        listed: the same examples as errors.csv lists them, from `errors_csv`.
         degenerate: ids of the images whose map is nowhere positive.
     """
 
@@ -30,6 +31,7 @@ class Failures:
     groups: pd.DataFrame
     classes: pd.DataFrame
     broken: pd.DataFrame
+    listed: pd.DataFrame
     degenerate: list[str]
 
 
@@ -52,6 +54,7 @@ def failures_of(
         error_by_group(rows, cell),
         worst_classes(rows, cell, class_names=class_names),
         broken.drop_duplicates("image_id")[["image_id", "error"]],
+        errors_csv(rows),
         list(degenerate["image_id"]),
     )
 

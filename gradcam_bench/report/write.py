@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from gradcam_bench.analysis.analysis import Analysis, analyse
-from gradcam_bench.analysis.failures import errors_csv
 from gradcam_bench.analysis.stored_run import Run
 from gradcam_bench.report import html, tables
 from gradcam_bench.report.charts import Chart, joint_charts, run_charts, save_charts
@@ -41,7 +40,7 @@ def _finish(analysis: Analysis) -> tuple[str, list[Chart]]:
     (run,) = analysis.runs
     charts = run_charts(analysis)
     write_atomically(run.directory / "summary.csv", tables.to_csv(run.summary).encode())
-    broken = errors_csv(run.rows)
+    broken = analysis.failures[run.name].listed
     if len(broken):
         write_atomically(run.directory / "errors.csv", tables.to_csv(broken).encode())
     else:

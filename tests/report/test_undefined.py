@@ -1,5 +1,7 @@
 """A score that is undefined, everywhere or in some cells, leaves the rest of a report standing."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,7 +35,7 @@ def undefined(column, where):
 
 def as_run(rows, name="m"):
     summary = summarize(rows, protocols=PROTOCOLS, resamples=20)
-    return Run(name, None, rows, run_json(name), summary, PICTURES)
+    return Run(name, Path(name), rows, run_json(name), summary, PICTURES)
 
 
 @pytest.fixture

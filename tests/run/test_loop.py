@@ -17,7 +17,8 @@ from small_runs import run, scores
 from gradcam_bench.analysis.stored_run import load_run
 from gradcam_bench.config import config_dir, register
 from gradcam_bench.errors import UserError
-from gradcam_bench.report import html, write
+from gradcam_bench.report import write
+from gradcam_bench.report.sections import how
 from gradcam_bench.run import loop, provenance
 from gradcam_bench.store.parts import provenance_differences, read_gallery, read_rows, read_run
 from gradcam_bench.store.schema import column_of
@@ -369,7 +370,7 @@ def test_a_rerun_keeps_who_computed_and_a_resumed_run_names_both(whole, tmp_path
     assert provenance_differences(after) == [
         f"parts 0, 2 were computed from commit {before['commit']}, part 1 from commit another"
     ]
-    lines = dict(html._run_context(load_run(directory))["lines"])
+    lines = dict(how.facts(load_run(directory))["lines"])
     assert lines["Computed by"].endswith("part 1 from commit another")
 
 
