@@ -77,20 +77,33 @@ def versions() -> Mapping[str, str]:
     return found
 
 
-def commit() -> str | None:
-    """Return the commit of the checkout this package runs from, marked where it is modified."""
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists():
+CHECKOUT = Path(__file__).parents[2]
+"""The folder above the package: a checkout, unless it was installed from a wheel."""
+
+
+def commit(checkout: Path = CHECKOUT) -> str | None:
+    """Return the commit of a checkout, with "-dirty" where a tracked file of it is modified.
+
+    Stored results are no code: a run that writes over them leaves the next one's commit clean.
+
+    Args:
+        checkout: its root.
+
+    Returns:
+        None where it is no checkout, or Git cannot be asked.
+    """
+    if not (checkout / ".git").exists():
         return None
     try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
+        head = _git(checkout, "describe", "--always", "--abbrev=12")
+        changed = _git(checkout, "status", "--porcelain", "-uno", "--", ".", ":(exclude)results")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip()
+    return f"{head}-dirty" if changed else head
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, timeout=20, check=True
+    )
+    return done.stdout.strip()
