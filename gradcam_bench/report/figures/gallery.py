@@ -158,7 +158,8 @@ def _caption(line: Mapping[Hashable, Any], column: str, class_names: Sequence[st
     if pd.isna(predicted):  # the network's answer was not finite
         seen = "no prediction"
     else:
-        seen = "" if predicted == label else f"seen as {_short(class_names, int(predicted))}"
+        mistaken = _short(class_names, int(predicted), limit=8)  # beside two more words
+        seen = "" if predicted == label else f"seen as {mistaken}"
     return f"{score} {name}\n{seen}"
 
 
