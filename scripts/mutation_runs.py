@@ -23,7 +23,10 @@ Lines = dict[str, list[int]]
 """Lines by module, as a path below the tree."""
 CALLS = 30
 """Calls of a function that are followed line by line in one test: to follow all takes too long."""
-QUIET = ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", "-m", "not slow and not gpu"]
+QUIET = [
+    "-o", "addopts=--import-mode=importlib", "-q", "-p", "no:cacheprovider", "--no-header",
+    "--tb=no", "-m", "not slow and not gpu",
+]  # fmt: skip
 
 
 def in_fork(work: Callable[[], object], timeout: float) -> tuple[str, float]:
