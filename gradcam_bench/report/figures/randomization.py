@@ -21,7 +21,7 @@ def randomization(check: pd.DataFrame, *, title: str = "") -> Figure:
     """Draw how maps and scores change as a network is randomised layer by layer.
 
     Args:
-        check: from `sanity.randomization_check`.
+        check: from `run.randomization.randomization_check`.
         title: above the figure.
 
     Returns:
