@@ -28,11 +28,12 @@ def estimate(
 ) -> list[intervals.Estimate]:
     """Return, per column, the mean over classes of the class means, with its interval.
 
-    Classes without a defined image take no part in the mean. The interval is Wilson's, for as many
-    independent images as have the variance of `_variance`, with a t quantile.
+    Classes without an image of defined score take no part in the mean. The interval is Wilson's
+    with a t quantile; its sample size is the number of independent images whose mean would have the
+    variance that `_variance` estimates.
 
     Args:
-        values: (n, cells) scores in [0, 1], NaN where undefined.
+        values: (n, cells) scores in [0, 1], a column per cell, NaN where undefined.
         classes: (n,) class of each image.
         groups: (n,) code of each image's group, as in `intervals.resample_counts`; None: images are
             independent.
@@ -66,7 +67,7 @@ def estimate(
 
 
 def _adding(codes: np.ndarray) -> sparse.csr_array:
-    """Return the (codes, n) matrix whose product with n values sums those of equal code."""
+    """Return the (codes, n) matrix whose product with n values sums the values of equal code."""
     n = len(codes)
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(int(codes.max()) + 1, n))
 
@@ -85,11 +86,11 @@ def _estimate(
 
     Args:
         sums: (draws,) sum of each draw's defined scores.
-        sizes: (draws,) how many they are.
+        sizes: (draws,) number of each draw's defined scores.
         classes: (draws,) class of each draw.
         together: adds up the draws of a group, (groups, draws); None: draws are independent.
         confidence: coverage of the interval.
-        n: images, undefined ones included.
+        n: number of images, those with undefined scores included.
     """
     kept = int(sizes.sum())
     if not kept:
@@ -100,7 +101,7 @@ def _estimate(
     means = np.bincount(classes, weights=sums)[seen] / images[seen]
     value = float(means.mean())
     variance, freedom = _variance(sums, sizes, classes, together)
-    # Where nothing varies, the size is that of the weights alone: a class's draws share 1 / C.
+    # Without variance the size follows from the weights: the draws of each class share 1 / C.
     size = len(means) ** 2 / float((1 / drawn[seen]).sum())
     if variance > 0:
         size = value * (1 - value) / variance
@@ -115,13 +116,14 @@ def _variance(
     """Return the variance of the mean of class means, and its degrees of freedom.
 
     A class drawn several times adds the variance of its mean. A class drawn once shows no spread of
-    its own, so it is held against the mean of all classes. That counts the spread between classes
-    f1 times for the f1 classes drawn once; they stand for the classes not seen, whose share is
-    f1 / n (Good 1953), so it should count C f1 / n times, C the classes seen and n all draws.
+    its own, so its deviation from the mean of all classes is taken instead. With f1 classes drawn
+    once, this counts the spread between classes f1 times. It should count C f1 / n times (C: number
+    of classes seen, n: number of draws), because these classes stand for the classes not seen,
+    whose share is estimated by f1 / n (Good 1953).
 
     Args:
         sums: (draws,) sum of each draw's defined scores.
-        sizes: (draws,) how many they are; some are above 0.
+        sizes: (draws,) number of each draw's defined scores, not all 0.
         classes: (draws,) class of each draw.
         together: adds up the draws of a group, (groups, draws); None: draws are independent.
 
@@ -140,7 +142,7 @@ def _variance(
     peers = np.where(once, seen, drawn)
     inflation = np.sqrt(np.divide(peers, peers - 1, out=np.ones_like(images), where=peers > 1))
     weights = np.divide(inflation, images * seen, out=np.zeros_like(images), where=images > 0)
-    parts = (sums - centres[classes] * sizes) * weights[classes]  # of each draw in the error
+    parts = (sums - centres[classes] * sizes) * weights[classes]  # each draw's part of the error
     spread = np.bincount(classes, weights=parts**2)
     if once.any() and often.any():
         total, within = (float((spread * drawn)[which].mean()) for which in (once, often))
@@ -149,7 +151,7 @@ def _variance(
         parts = parts * np.sqrt(np.where(once, share, 1.0))[classes]
         spread = np.where(once, share * spread, spread)
     variance = float(spread.sum())
-    if together is not None:  # groups that hold several classes; they never add certainty
+    if together is not None:  # a group may hold several classes; that never lowers the variance
         variance = max(variance, float(((together @ parts) ** 2).sum()))
     return variance, _freedom(spread, drawn)
 

@@ -1,4 +1,4 @@
-"""What a caller asks of a network, checked: a model that hooks can follow, its layers, classes."""
+"""Checks of what a caller passes to GradCAM: the model, its target layers and the classes."""
 
 from __future__ import annotations
 
@@ -67,11 +67,12 @@ def class_indices(classes: Classes, logits: Tensor) -> Tensor:
     """Return one valid class per image, (N,) int64.
 
     Args:
-        classes: one class, one per image, or None for the predicted class of each.
-        logits: (N, C).
+        classes: class index for all images, or one per image, (N,); None takes each image's
+            predicted class.
+        logits: what the network answers for the batch, (N, C).
 
     Raises:
-        UserError: not integers, another number of them, or out of range.
+        UserError: the classes are no integers, are not N in number, or one is out of range.
     """
     n, c = logits.shape
     if classes is None:

@@ -1,4 +1,4 @@
-"""The controls: maps that see neither the network nor, for `center`, the image."""
+"""The control maps, which depend neither on the network nor on the image's pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradcam_bench.seeds import image_rng
 
-RANDOM_GRID = 7  # cells a side of the random control: the last layer of VGG and ResNet at 224 px
+RANDOM_GRID = 7  # cells per side, as many as the last layer of VGG and ResNet has at 224 px
 
 
 def random_map(image_ids: Sequence[str], seed: int) -> Tensor:

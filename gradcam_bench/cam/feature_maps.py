@@ -1,10 +1,11 @@
 """Is a layer's output a feature map (N, K, h, w)? Told by the axes that grow with the image.
 
-Transformers hand on as many axes with another meaning: maps with channels last (N, h, w, K) in
+Transformers also give tensors of four axes, with another meaning: channels last (N, h, w, K) in
 Swin, attention (N, heads, T, T), keys (N, heads, T, d), windows (N * windows, h, w, K). Read as
-(N, K, h, w) each gives a map without an error. So the network is run at a second size: the axes
-that grow as the height and the width do are the spatial ones. Where the network takes one size
-only, the shape of the image decides, and where that leaves both open, the module's own parameters.
+(N, K, h, w), each of them would give a wrong map without an error. So the network is run again on
+a larger image: the axes that grow with its height and width are the spatial ones. Where the network
+accepts only one input size, the axes with the aspect ratio of the image are taken; where that does
+not decide, the number of features in the module's own parameters does.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from gradcam_bench.errors import UserError
 
 Axes = Literal["channels first", "channels last", "tokens", "other"]
 
-# Pixels by which the second input is higher and wider: multiples of the usual strides, and not the
-# same, so that the axis of the height is told from that of the width.
+# Pixels by which the second image is (higher, wider): multiples of the usual strides, and unequal,
+# so that the height's axis can be told from the width's.
 GROWTH = (64, 32)
 
-# Cells by which an axis may miss its side of the image, for padding and for rounding at each end.
+# Cells by which an axis may be longer or shorter than the aspect ratio of the image implies,
+# because of padding and of rounding at both ends.
 ROUNDING = 2
 
-# What passes on any tensor, attention among them: only a second size tells.
+# Modules that take tensors of any meaning, attention weights too: only a run at a second image size
+# tells what the axes of their output are.
 _INDIFFERENT = (nn.modules.dropout._DropoutNd, nn.Softmax, nn.Identity)
 
 
@@ -41,7 +44,7 @@ class Call:
     Attributes:
         name: the module's path.
         module: the module.
-        output: what it gave.
+        output: the tensor that it returned.
         axes: what the output's axes mean; "tokens" is (N, T, K), anything unlike a map "other".
     """
 
@@ -55,7 +58,7 @@ def survey(network: nn.Module, size: int) -> list[Call]:
     """Run a network on zeros and return its modules' calls, in the order in which they finish.
 
     Args:
-        network: gives logits for (1, 3, size, size).
+        network: a classifier of images (1, 3, size, size).
         size: side of its input, pixels.
     """
     parameter = next(network.parameters())
@@ -73,15 +76,15 @@ def survey(network: nn.Module, size: int) -> list[Call]:
 def refuse_other_axes(network: nn.Module, outputs: Mapping[str, Tensor], images: Tensor) -> None:
     """Raise a UserError where a layer's output is no feature map (N, K, h, w).
 
-    Costs nothing where the shapes leave no doubt, else one forward pass with a single image.
+    Where the shapes leave a doubt, the network is run once more on a single, larger image.
 
     Args:
         network: the network that the layers belong to.
-        outputs: four-dimensional, by the layer's path.
-        images: what the network was run on, (N, 3, H, W).
+        outputs: output of each layer, with four axes, by module path.
+        images: the images that gave these outputs, (N, 3, H, W).
 
     Raises:
-        UserError: it says which axes the output has, and what to do.
+        UserError: a layer's output is no feature map; the message says what its axes are.
     """
     modules = {layer: network.get_submodule(layer) for layer in outputs}
     doubtful = [
@@ -117,11 +120,11 @@ def axes_of(
     """Tell what the axes of a module's output mean.
 
     Args:
-        module: what gave the output.
-        output: for `images`.
+        module: the module that returned the output.
+        output: its output for `images`, of any shape.
         images: (N, 3, H, W).
-        grown: the output's shape for images higher and wider by `GROWTH`, where it is known; its
-            first axis is not looked at.
+        grown: the output's shape for images higher and wider by `GROWTH`; None where the network
+            does not accept them. Its first axis, the batch, is not compared.
     """
     shape = tuple(output.shape)
     if not shape or shape[0] != len(images):
@@ -140,7 +143,8 @@ def axes_of(
     first, last = _follow(shape, images)
     if first != last:
         return "channels first" if first else "channels last"
-    # Both pairs of axes follow the image, or none: the number of features of the last parameters.
+    # Both pairs of axes have the aspect ratio of the image, or neither has: compare with the number
+    # of features, which is the length of the module's last parameter.
     features = [len(p) for p in module.parameters() if p.ndim][-1:]
     if features and (shape[1] in features) != (shape[3] in features):
         return "channels first" if shape[1] in features else "channels last"
@@ -154,7 +158,7 @@ def _grew_as_the_image(height: int, width: int) -> bool:
 
 
 def _follow(shape: tuple[int, ...], images: Tensor) -> tuple[bool, bool]:
-    """Return whether the last two axes, and the two before, have the images' aspect ratio."""
+    """Return whether axes 2 and 3, and whether axes 1 and 2, have the images' aspect ratio."""
     height, width = images.shape[2:]
     last, before = (
         abs(h * width - w * height) <= ROUNDING * max(height, width)
@@ -164,10 +168,11 @@ def _follow(shape: tuple[int, ...], images: Tensor) -> tuple[bool, bool]:
 
 
 def _grown_shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the outputs' shapes for an image larger by `GROWTH`, as far as the network comes.
+    """Return the shape of each module's output, by its path, for an image larger by `GROWTH`.
 
-    Of a module that is called twice the last shape is told. A network that takes one size only
-    fails somewhere, by an error of any kind: what it reached before is returned.
+    For a module that is called twice it is the shape of the last call. A network that accepts only
+    one input size fails at some module, with an error of any kind; the shapes of the modules that
+    had run by then are returned.
     """
     height, width = (side + more for side, more in zip(images.shape[2:], GROWTH, strict=True))
     calls: list[Call] = []
@@ -178,7 +183,7 @@ def _grown_shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[int, ..
 
 @contextmanager
 def _recording(network: nn.Module, calls: list[Call]) -> Iterator[None]:
-    """Append each call that this thread makes of a module and that gives a tensor; in eval mode."""
+    """Hold the network in eval mode; append this thread's calls of modules that give tensors."""
     handles = []
     thread = threading.get_ident()
 

@@ -1,4 +1,4 @@
-"""A network held still: eval mode, no parameter in autograd, and afterwards as it was found."""
+"""A context in which a network is in eval mode and its parameters take no gradients."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from torch import nn
 
 @dataclass
 class _Held:
-    """A module that was training, or a parameter that took gradients, and who holds it still."""
+    """A module that was in training mode, or a parameter that took gradients.
+
+    Attributes:
+        part: the module or parameter.
+        holders: how many `frozen` contexts, of all threads, are using it.
+    """
 
     part: nn.Module | nn.Parameter
     holders: int = 0
 
 
-# By id, which stays unique because the part itself is kept.
+# By id(part); no other object can get this id as long as the part itself is kept here.
 _held: dict[int, _Held] = {}
 
 _lock = threading.Lock()
@@ -28,8 +33,8 @@ _lock = threading.Lock()
 def frozen(model: nn.Module) -> Iterator[None]:
     """Put every module in eval mode and every parameter out of autograd, then restore each.
 
-    Threads may hold the same module at the same time: what one of them found is restored when the
-    last of them lets go, so none meets a network that changes under its hands.
+    Several threads may freeze the same network at the same time. A module or parameter is restored
+    when the last of them leaves the context, so the network changes for none while it is in use.
     """
     mine: list[int] = []
     try:

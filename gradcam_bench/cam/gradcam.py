@@ -38,7 +38,8 @@ CHECKPOINTED = (
     "model.set_grad_checkpointing(False) in timm or memory_efficient=False in torchvision."
 )
 
-# What torch says of networks that it runs, but cannot differentiate, and what to tell instead.
+# Parts of PyTorch's error messages for networks that it runs but cannot differentiate, and the
+# message that is shown instead.
 EXPLAINED = {
     CHECKPOINTED: CHECKPOINTED,
     "torch.utils.checkpoint": CHECKPOINTED,  # its reentrant form, in the backward pass
@@ -63,8 +64,8 @@ class _Forward:
 
     Attributes:
         logits: (N, C), with its graph.
-        leaves: what was recorded of each layer, (N, K, h, w), in the order asked for.
-        single: the caller gave one image without a batch axis.
+        leaves: the recorded activations of each layer, (N, K, h, w), in the order asked for.
+        single: whether the caller gave one image without a batch axis.
     """
 
     logits: Tensor
@@ -94,10 +95,10 @@ class GradCAM:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2.
 
     The hooks live only during `forward`; modes, requires_grad and hooks are restored when it
-    ends, also by an error. The network runs in eval mode. Consumers that work in place
+    ends, also after an error. The network runs in eval mode. Later layers that work in place
     (ReLU(inplace=True), `out += identity`) do not change what was recorded; see hooks.py.
-    Threads may share a model, and `generate` of one GradCAM; `forward` and `backward` keep
-    their tensors in between, so each thread needs a GradCAM of its own for them.
+    Threads may share a model, and may call `generate` of the same GradCAM. `forward` and
+    `backward` keep tensors between calls, so for them each thread needs a GradCAM of its own.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class GradCAM:
         return _Forward(logits, [recorded[layer] for layer in self.layers], single)
 
     def _answer(self, batch: Tensor) -> object:
-        """Return what the model answers; it gets a copy, which it may write into."""
+        """Return the model's answer to a copy of the batch, since it may write into its input."""
         images = batch.clone()
         version = images._version
         answer = self.model(images)
@@ -193,7 +194,8 @@ class GradCAM:
             dy/dA of each layer, (N, K, h, w); also kept in `gradients`.
 
         Raises:
-            UserError: before `forward`; a class out of range; the wrong number of classes.
+            UserError: `forward` has not run; a class is out of range; there is neither one class
+                nor one per image.
         """
         if self._last is None:
             raise UserError("GradCAM.backward needs a forward pass first: call forward(img).")
@@ -207,7 +209,7 @@ class GradCAM:
                 "does the model's forward use torch.no_grad, detach or activation checkpointing "
                 "behind that layer?"
             )
-        # Frozen, because some networks run parts of themselves again to save memory.
+        # Frozen, because some networks run parts of themselves again in the backward pass.
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.model), _explained():
             index = class_indices(class_idx, last.logits).clone()  # no inference tensor in a graph
             # Images do not mix in eval mode: the gradient of the sum is each image's own gradient.
@@ -259,7 +261,7 @@ class GradCAM:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what torch says of networks that it cannot differentiate into a UserError."""
+    """Turn PyTorch's errors about networks that it cannot differentiate into a UserError."""
     try:
         yield
     except RuntimeError as error:

@@ -1,14 +1,15 @@
 """Hooks that record a network's activations while it runs, and leave it as it was found.
 
-What is recorded is a tensor of its own in the autograd graph: the module's consumers are handed
-this tensor (or a copy of it), while others that hold the module's input or the very same output
-keep what they had. So the gradient is that of what the module hands on, in every pass.
+The recorded tensor is a leaf or node of its own in the autograd graph. The parts of the network
+that consume the module's output receive this tensor (or a copy of it); other parts, which hold the
+module's input or the original output, keep theirs. So dy/dA is always the gradient with respect to
+what the module hands on.
 
-What a hook sees may also be overwritten later in the same pass by a consumer that works in place
-(ReLU(inplace=True), `out += identity`). Copies prevent that, but cost as much as a tenth of a
-forward (VGG-16, 13 layers; scripts/benchmark_speed.py). So copies are made in the first pass only
-to find out, by PyTorch's version counters, whether anybody writes; where nobody does, later passes
-go without, and the counters are looked at again after each.
+A consumer that works in place (ReLU(inplace=True), `out += identity`) may overwrite the recorded
+tensor later in the same pass. Copies prevent that, but cost as much as a tenth of a forward pass
+(VGG-16, 13 layers; scripts/benchmark_speed.py). So every layer is copied in the first pass, after
+which PyTorch's version counters tell which tensors were written into. Later passes copy only
+those, and the counters are checked again after each pass.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ Result = TypeVar("Result")
 
 
 class _OverwrittenError(Exception):
-    """A pass with too few copies met a consumer that works in place."""
+    """A recorded tensor that was not copied has been written into during the pass."""
 
 
 @dataclass(frozen=True)
 class _Writes:
-    """Who writes into a layer's memory once it has run: into its output, into what went on."""
+    """Whether a layer's tensors are written into after the layer has run.
+
+    Attributes:
+        output: whether the module's own output is.
+        handed: whether the tensor that its consumers received is.
+    """
 
     output: bool = True
     handed: bool = True
@@ -45,13 +51,17 @@ NOBODY_WRITES = _Writes(False, False)
 
 @dataclass(frozen=True)
 class _Seen:
-    """One layer in one pass: the module's output, what is recorded of it, what went on.
+    """The tensors of one layer in one pass.
 
     Attributes:
-        versions: of the three tensors at that moment; each in-place operation adds one.
-        node: the handed tensor's place in the graph at that moment.
-        suspect: copying may not be enough, once somebody writes: an input of the module lies in
-            the same memory as its output, or the module ran without gradients.
+        output: the module's output, (N, K, h, w).
+        recorded: the tensor that is kept as the layer's activations.
+        handed: the tensor that the module's consumers received, `recorded` or a copy of it.
+        versions: PyTorch's version counters of these three when the module had run; each in-place
+            operation adds one.
+        node: the handed tensor's `grad_fn` when the module had run.
+        suspect: whether a copy may not be enough if a tensor is written into: an input of the
+            module lies in the same memory as its output, or the module ran without gradients.
     """
 
     output: Tensor
@@ -62,16 +72,16 @@ class _Seen:
     suspect: bool
 
     def writes(self) -> _Writes:
-        """Return who has written since."""
+        """Return which of the tensors have been written into since."""
         output, _, handed = self.versions
         return _Writes(_version(self.output) != output, self.handed._version != handed)
 
 
 class Recorder:
-    """Records the output of some modules, each the leaf or a node of the autograd graph.
+    """Records the outputs of some modules as leaves or nodes of the autograd graph.
 
     Args:
-        modules: by layer name.
+        modules: the modules to record, by layer name.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
@@ -80,18 +90,19 @@ class Recorder:
 
     @property
     def unwritten(self) -> set[str]:
-        """Layers whose memory nobody wrote into so far; nothing of them is copied."""
+        """Layers whose tensors were not written into in any pass so far; they are not copied."""
         return {layer for layer, found in self._writes.items() if found == NOBODY_WRITES}
 
     def run(self, forward: Callable[[], Result]) -> tuple[Result, dict[str, Tensor]]:
-        """Run the network; return its result and what the modules put out, by layer.
+        """Run the network; return its result and the recorded outputs, by layer.
 
         Args:
             forward: runs the network once; it is called again where copies were missing.
 
         Raises:
-            UserError: a module is called twice or gives no (N, K, h, w) tensor; a layer's output
-                cannot be told from its input's memory, or is written into without gradients.
+            UserError: a module is called twice or gives no (N, K, h, w) tensor; a layer shares the
+                memory of its input and the two cannot be separated; a layer's output is written
+                into without gradients.
         """
         try:
             result, seen = self._pass(forward, self._writes)
@@ -136,13 +147,13 @@ def _hooked(
     writes: Mapping[str, _Writes],
     watch: SharedMemoryWatch | None,
 ) -> Iterator[None]:
-    """Hook the modules for what this thread runs; what they put out goes into `seen`."""
+    """Hook the modules' calls by this thread; what is recorded of them goes into `seen`."""
     handles = []
     thread = threading.get_ident()
 
     def hook_of(layer: str) -> Callable:
-        # The last of (inputs, kwargs, output). Another thread that runs the same module may leave
-        # the kwargs out, when this hook is being removed meanwhile.
+        # `rest` is (kwargs, output). PyTorch may leave the kwargs out when another thread runs the
+        # module while this hook is being removed, so the output is taken as the last.
         def hook(_module: nn.Module, inputs: tuple, *rest: object) -> Tensor | None:
             if threading.get_ident() != thread:
                 return None
@@ -167,7 +178,7 @@ def _hooked(
 
 
 def _record(output: Tensor, writes: _Writes, suspect: bool) -> _Seen:
-    """Make a leaf or node of its own of a module's output, and what the network goes on with."""
+    """Record a module's output as a leaf or node of its own, and make what is handed on."""
     # The network may run this part without gradients (a frozen trunk); what follows need not.
     with torch.inference_mode(False), torch.enable_grad():
         before = _version(output)

@@ -84,9 +84,9 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the first principal component of the activations; (N, h, w). No class enters.
 
     References:
-        Muhammad and Yeasin 2020. Positions are centred over space; the component's sign, which
-        the decomposition leaves open, is the one that correlates with the mean activation. The map
-        of an image whose activations are not all finite is NaN.
+        Muhammad and Yeasin 2020. Each channel is centred by its mean over the positions. The
+        decomposition leaves the component's sign open; the map correlates positively
+        with the mean activation. The map of an image whose activations are not all finite is NaN.
     """
     return _first_component(activations.float())
 
@@ -97,6 +97,7 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _first_component(features: Tensor) -> Tensor:
+    """Return features (N, K, h, w) projected on their first principal component, (N, h, w)."""
     n, k, h, w = features.shape
     features = features.reshape(n, k, h * w)
     finite = features.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
@@ -127,7 +128,7 @@ def _first_component(features: Tensor) -> Tensor:
 METHODS: dict[str, LayerMethod] = {
     name: globals()[name] for name in names.METHODS if name not in names.CONTROLS
 }
-"""The function of each method that sees a layer: the one that carries the record's name."""
+"""The methods that read a layer, by name: each is the function of that name in this module."""
 
 
 def layer_method(name: str) -> LayerMethod:
@@ -143,7 +144,7 @@ def layer_method(name: str) -> LayerMethod:
 
 
 def own_function(name: str) -> LayerMethod:
-    """Return a user's own function by "module:function".
+    """Import a user's own method, given as "module:function".
 
     Raises:
         UserError: it cannot be imported, or is no function.
@@ -164,7 +165,7 @@ def own_function(name: str) -> LayerMethod:
 
 
 def _checked(name: str, function: LayerMethod) -> LayerMethod:
-    """Return a user's function with its arguments copied and its result looked at."""
+    """Return a user's function that gets copies of its arguments and whose result is checked."""
 
     def checked(activations: Tensor, gradients: Tensor) -> Tensor:
         maps = function(activations.clone(), gradients.clone())

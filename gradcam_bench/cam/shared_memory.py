@@ -1,8 +1,9 @@
-"""Who reads and who writes when one memory has been handed on as two tensors.
+"""Which operations read and write a memory that two parts of a network share.
 
-A module that hands on its own input (Dropout in eval mode, an in-place ReLU) gives one memory two
-names. Recording what only this module's consumers see means to hand them a copy, and that is the
-same network only as long as nobody writes into one of the two and reads the other afterwards.
+A module that returns its own input (Dropout in eval mode, an in-place ReLU) gives one memory two
+names. To record what only this module's consumers see, they are handed a copy instead. With the
+copy the network computes the same only as long as no operation writes into one of the two tensors
+before another operation reads the other.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class _Pair:
     """A memory and its copy.
 
     Attributes:
-        layer: whose output it is.
-        memories: addresses of the module's output and of the copy that went on.
-        written: the addresses that somebody wrote into after the two parted.
+        layer: path of the module whose output it is.
+        memories: addresses of the module's output and of the copy that its consumers received.
+        written: those of the two addresses that were written into since the copy was made.
     """
 
     layer: str
@@ -32,13 +33,13 @@ class _Pair:
 
 
 class SharedMemoryWatch(TorchDispatchMode):
-    """Sees every operation and notes the layers whose copy is out of step where it is read.
+    """Watches every operation and notes the layers whose copy changes what the network computes.
 
     Attributes:
-        inseparable: the layers whose output was read after its copy was written into, or the other
-            way round: with the copy the network computes something else.
-        cut: the layers whose copy was written into under `torch.no_grad`: autograd takes what
-            follows for the copy itself.
+        inseparable: the layers whose output was read after its copy was written into, or whose copy
+            was read after the output was: with the copy the network computes something else.
+        cut: the layers whose copy was written into under `torch.no_grad`: autograd does not see the
+            write, so the gradient would not be that of the layer.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class SharedMemoryWatch(TorchDispatchMode):
         return False
 
     def part(self, layer: str, output: Tensor, copy: Tensor) -> None:
-        """Watch a module's output and the copy of it that the network goes on with."""
+        """Watch a module's output and the copy of it that the module's consumers receive."""
         self._alive += [output, copy]
         self._pairs.append(_Pair(layer, (memory_of(output), memory_of(copy)), set()))
 

@@ -30,18 +30,27 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Ten
 
 
 def separable(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Return down @ map @ across.T of each of (N, h, w) maps: a filter along each axis.
+    """Filter maps (N, h, w) along both axes: down @ map @ across.T for each map.
 
-    One product a map, whatever the batch: a larger product would round by the batch's size.
+    Each map is multiplied on its own: the rounding of one large product would depend on the batch
+    size.
+
+    Args:
+        maps: (N, h, w).
+        down: weights along the height, (H, h).
+        across: weights along the width, (W, w).
+
+    Returns:
+        (N, H, W).
     """
     tall = torch.bmm(down.expand(len(maps), -1, -1), maps)
     return torch.bmm(tall, across.T.expand(len(maps), -1, -1))
 
 
 @lru_cache(maxsize=512)  # a data set's images have some hundreds of sizes
-@torch.inference_mode(False)  # cached: may be used anywhere
+@torch.inference_mode(False)  # cached, so it must be usable outside of inference mode too
 def _weights(small: int, large: int, mode: str) -> Tensor:
-    """Return the (large, small) matrix that interpolates along one axis: that of unit vectors."""
+    """Return the (large, small) interpolation matrix of one axis, made by resizing unit vectors."""
     unit = torch.eye(small)[None, None]
     return F.interpolate(unit, size=(large, small), mode=mode, align_corners=False)[0, 0]
 

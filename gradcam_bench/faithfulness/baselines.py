@@ -1,4 +1,4 @@
-"""What a perturbation replaces pixels by, and in which order."""
+"""What a perturbation replaces pixels with, and the order in which it replaces them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def baseline(
         name: "zeros" (0 in normalised space, the mean colour of ImageNet for its models), "black"
             (0 in the image), "blur" (RISE's, see `rise_blur`), "mean" (the image's own mean
             colour) or "noise" (uniform in the image's range, per pixel and channel).
-        images: normalised.
-        preprocessing: the normalisation.
-        image_ids: seed the noise, with `seed`.
+        images: normalised, (N, 3, H, W).
+        preprocessing: how the images were normalised.
+        image_ids: ids of the images, N of them; each image's noise depends on its id and `seed`.
         seed: of the noise.
-        key: what the name was given for, for the message.
+        key: the config key that holds the name, for the error message.
 
     Raises:
         UserError: an unknown name.
@@ -62,7 +62,7 @@ def baseline(
 
 
 def rise_blur(images: Tensor) -> Tensor:
-    """Blur normalised images (N, 3, H, W) as RISE's insertion starts from.
+    """Blur normalised images (N, 3, H, W) as RISE does for the start of insertion.
 
     The kernel is what scipy's gaussian_filter (sigma 5, mode "reflect") makes of a centred delta in
     an 11 x 11 window: reflection makes it nearly a box. Zero padding 5, in normalised space. The
@@ -74,7 +74,7 @@ def rise_blur(images: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-@torch.inference_mode(False)  # cached: may be used anywhere
+@torch.inference_mode(False)  # cached, so it must be usable outside of inference mode too
 def _blur_matrix(side: int) -> Tensor:
     """Return the (side, side) float64 matrix that blurs one axis as `rise_blur` says."""
     delta = np.zeros(BLUR_SIZE)
@@ -89,7 +89,8 @@ def _blur_matrix(side: int) -> Tensor:
 def n_points(size: tuple[int, int], steps: int) -> tuple[int, int]:
     """Return (pixels a step, points of a curve) for an (H, W) image.
 
-    A step changes ceil(H*W / steps) pixels; both ends are points: ceil(H*W / step) + 1 of them.
+    A step changes ceil(H*W / steps) pixels. The points of a curve are one per step and one for the
+    unchanged image: ceil(H*W / step) + 1.
 
     Raises:
         UserError: steps is not in [1, H*W].
@@ -110,8 +111,8 @@ def pixel_rank(
         heatmaps: (N, ..., H, W), finite.
         ties: equal pixels go in row-major order ("stable"), in the reverse ("reversed"), or in an
             order drawn per image from (seed, image_id) ("random").
-        image_ids: N of them, for "random".
-        seed: for "random".
+        image_ids: ids of the images, N of them; only "random" needs them.
+        seed: of the order that "random" draws.
 
     Returns:
         (N, ..., H, W) int64.
@@ -137,13 +138,13 @@ def pixel_rank(
 
 
 def progressively(old: Tensor, new: Tensor, changes: Tensor, ks: Tensor, out: Tensor) -> None:
-    """Write the images whose pixels with changes < k are `new` and the others `old`, for each k.
+    """Write into `out`, for each k, `old` with the pixels where changes < k taken from `new`.
 
     Args:
-        old: (C, H, W) float32.
-        new: (C, H, W) float32.
-        changes: (H, W) int32, the step at which each pixel changes, from 0.
-        ks: (K,) int32.
-        out: (K, C, H, W) float32.
+        old: the image before any step, (C, H, W) float32.
+        new: the image after all steps, (C, H, W) float32.
+        changes: the step at which each pixel changes, from 0, (H, W) int32.
+        ks: the numbers of steps after which an image is wanted, (K,) int32.
+        out: where the images are written, (K, C, H, W) float32.
     """
     torch.where((changes < ks[:, None, None])[:, None], new, old, out=out)

@@ -23,12 +23,12 @@ class Options:
     """The choices behind deletion and insertion; the defaults are RISE's.
 
     Attributes:
-        steps: of a curve; ceil(H*W / steps) pixels a step.
+        steps: into how many steps a curve is cut; each changes ceil(H*W / steps) pixels.
         deletion_baseline: what deleted pixels become, one of `names.Baseline`.
-        insertion_baseline: what insertion starts from.
+        insertion_baseline: the image that insertion starts from, one of `names.Baseline`.
         ties: the order of equal pixels, one of `names.Ties`.
         score: "probability" (softmax) or "logit".
-        seed: of everything random, with the image's id.
+        seed: of the baseline "noise" and of ties "random", together with each image's id.
     """
 
     steps: int = 28
@@ -61,16 +61,16 @@ def area_under_curve(curves: Tensor) -> Tensor:
 def deletion_and_insertion(
     explained: Explained, scores: TargetScores, preprocessing: Preprocessing, options: Options
 ) -> Curves:
-    """Score deletion and insertion.
+    """Return the deletion and insertion curves of every map.
 
     Points that curves share are scored once: the clean image and the baselines serve all maps of
     an image.
 
     Args:
-        explained: images with M maps each; only the maps' order matters.
-        scores: the network's.
-        preprocessing: of the images, for baselines that are defined in image space.
-        options: of the curves.
+        explained: N images with M maps each; only the order of a map's pixels matters.
+        scores: gives the network's score of one class per image.
+        preprocessing: how the images were normalised, for baselines defined in image space.
+        options: the choices behind the curves.
 
     Returns:
         Probabilities or logits, float32, on the images' device.
@@ -105,7 +105,7 @@ def insertion_auc(
 def _of_baseline(
     images: Tensor, explained: Explained, scores: TargetScores, options: Options
 ) -> Tensor:
-    """Return the targets' scores on baselines (N, 3, H, W); if all are zeros, one is scored."""
+    """Return the targets' scores on baselines (N, 3, H, W); where all are zeros, one serves all."""
     if images.any():
         return scores(images, explained.targets, options.score)
     return scores.of_own(scores.copy(images[:1]), explained.targets, options.score)
@@ -120,7 +120,7 @@ class _Steps:
         removed: what deleted pixels become, in the same shape.
         start: what insertion starts from, in the same shape.
         changes: (N, M, H, W) int32, the step at which each pixel changes, from 0.
-        inner: points of a curve between its ends.
+        inner: number of points of a curve between its two ends.
     """
 
     images: Tensor
@@ -174,7 +174,8 @@ def _steps(explained: Explained, preprocessing: Preprocessing, options: Options)
 def _inner(steps: _Steps, targets: Tensor, scores: TargetScores, score: str) -> Iterator[Tensor]:
     """Yield the scores of all perturbed images, in their order, a batch at a time.
 
-    A batch may hold images of several curves, so that batches are always full.
+    Perturbed images of several curves and input images are scored in one batch, so that all batches
+    but the last are full.
     """
     # Perturbed images are built in the scorer's own layout, so that it need not copy them.
     buffer = torch.empty(

@@ -1,6 +1,6 @@
-"""ONNX exports in the user's cache folder: each whole and unchanged, or as good as not there.
+"""ONNX exports in the user's cache folder; a damaged or unfinished file counts as missing.
 
-A file's name holds the checksum of its content, so that one rename makes both.
+A file's name holds the checksum of its content, so that one rename stores both at once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-LEFT_OVER = 6 * 3600  # seconds; a file still unfinished after as long was given up
+LEFT_OVER = 6 * 3600  # seconds after which a file that is still unfinished counts as abandoned
 
 
 def load(key: str) -> bytes | None:
     """Return the export kept under a key, or None where there is none or it was damaged.
 
-    Damaged files are deleted, with a warning, and so are unfinished ones that were given up.
+    Damaged files are deleted, with a warning, and so are abandoned unfinished ones, without one.
     """
     folder = _folder()
     if folder is None:
@@ -39,7 +39,7 @@ def load(key: str) -> bytes | None:
 
 
 def keep(key: str, content: bytes) -> None:
-    """Keep an export under a key in place of any other; where that fails, say so and go on."""
+    """Store an export under a key, replacing any other; a failure is logged, not raised."""
     folder = _folder()
     if folder is None:
         log.warning("The ONNX export is not kept: there is no home folder for a cache.")

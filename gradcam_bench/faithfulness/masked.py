@@ -1,4 +1,4 @@
-"""The score of the image seen through the map: average drop and its kin.
+"""Scores of the image masked by its heatmap: average drop, average gain and the like.
 
 References:
     Chattopadhay et al., Grad-CAM++, WACV 2018, section 4.1: average drop and increase in
@@ -15,7 +15,7 @@ from gradcam_bench.faithfulness.target_scores import Explained, TargetScores
 
 
 def confidence(explained: Explained, scores: TargetScores) -> dict[str, Tensor]:
-    """Score the image seen through the map: image * heatmap / max, in normalised space.
+    """Score each image masked by each of its maps: image * heatmap / max, in normalised space.
 
     With Y the probability of the clean image and O that of the masked one: average drop is
     max(0, Y - O) / Y, increase in confidence is O > Y, average gain is max(0, O - Y) / (1 - Y).
@@ -23,8 +23,8 @@ def confidence(explained: Explained, scores: TargetScores) -> dict[str, Tensor]:
     the network's logits are not finite.
 
     Args:
-        explained: images with M maps each.
-        scores: the network's.
+        explained: N images with M maps each.
+        scores: gives the network's probability of one class per image.
 
     Returns:
         average_drop and average_gain in [0, 1], increase_in_confidence in {0, 1}, and

@@ -21,10 +21,10 @@ MISSING = "scoring=onnxruntime needs the extra `onnx`: pip install 'gradcam-benc
 
 
 class OnnxScorer:
-    """A graph in ONNX Runtime on the CPU.
+    """Scores images with a network's ONNX graph, in ONNX Runtime on the CPU.
 
     Args:
-        graph: from `export`.
+        graph: the serialized ONNX graph, from `export`.
     """
 
     name = "onnxruntime"
@@ -47,7 +47,7 @@ class OnnxScorer:
 
 
 def installed() -> bool:
-    """Return whether everything is installed that exporting and scoring need."""
+    """Return whether all packages that exporting and scoring need are installed."""
     return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript"))
 
 
@@ -83,10 +83,11 @@ def export(network: nn.Module, size: int) -> bytes:
 
 
 def export_key(network: nn.Module, size: int) -> str:
-    """Return what names a network's export in the cache.
+    """Return the key of a network's export in the cache.
 
-    Structure, weights, the user's own code and the versions of the libraries; what else a forward
-    may depend on is found by comparing the export's answers with the network's.
+    It is a hash of the network's structure and weights, the user's own code and the versions of the
+    libraries. Whatever else a forward pass may depend on shows when the export's logits are
+    compared with the network's, in scorers.py.
     """
     versions = [
         f"{name} {getattr(sys.modules.get(name), '__version__', None)}" for name in LIBRARIES

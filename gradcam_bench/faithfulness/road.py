@@ -39,7 +39,7 @@ def impute(
 
     Args:
         image: (C, H, W), normalised.
-        removed: (H, W) bool; what is left must not be empty where anything is removed.
+        removed: the pixels to fill, (H, W) bool.
         noise: added to the filled pixels, a number or (C, number removed).
 
     Returns:
@@ -106,10 +106,10 @@ def road(
     """Score ROAD: the probability after removing the most and the least relevant pixels.
 
     Args:
-        explained: images with M maps each.
-        scores: the network's.
+        explained: N images with M maps each.
+        scores: gives the network's probability of one class per image.
         ties: the order of equal pixels, one of `names.Ties`.
-        seed: of the imputer's noise and of random ties, with the image's id.
+        seed: of the imputation's noise and of ties "random", together with each image's id.
 
     Returns:
         road_morf and road_lerf, means over the shares removed, and road, half their difference
@@ -137,7 +137,7 @@ def road_images(
     Args:
         image: (C, H, W), normalised.
         rank: (H, W), 0 for the most relevant pixel.
-        rng: of the noise.
+        rng: draws the noise.
 
     Returns:
         (shares, C, H, W) with the most relevant pixels removed, and with the least relevant.

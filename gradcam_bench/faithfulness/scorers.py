@@ -1,9 +1,9 @@
-"""The hot path of faithfulness: many perturbed images to logits, as fast as the machine allows.
+"""Scorers turn perturbed images into logits, on which faithfulness spends most of its time.
 
 A scorer is a function from normalised images (N, 3, H, W), float32, to logits (N, C), float32, on
-the images' device, plus the memory layout it likes best. All of them agree; they differ in speed.
-A graph made from the network (exported or compiled) is believed only after its logits were
-compared with the network's own.
+the images' device; it names the memory layout in which it takes images without a copy. All scorers
+give the same logits up to rounding; they differ in speed. A graph made from the network (exported
+or compiled) is used only after its logits were compared with the network's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gradcam_bench.names import Scoring
 log = logging.getLogger(__name__)
 
 # Exporting costs about as much as it saves on a thousand images (EfficientNet-Lite0 and ResNet-50,
-# scripts/benchmark_speed.py), so shorter runs than this do not pay it back.
+# scripts/benchmark_speed.py), so `auto` does not export for a run of fewer perturbed images.
 EXPORT_PAYS_FROM = 2000
 
 # The largest difference of two scorers' logits, as a share of how far logits move between images.
@@ -43,7 +43,7 @@ AGREE = {None: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 class Scorer(Protocol):
     """Images to logits; `memory_format` is the layout in which images are taken without a copy.
 
-    The network may write into the images it is given: hand a copy of those used again.
+    A scorer may write into the images that it is given: pass a copy of images that are used again.
     """
 
     name: str
@@ -59,9 +59,9 @@ class TorchScorer:
 
     Args:
         network: in eval mode; it is run as it is.
-        memory_format: the layout of the images.
-        compiled: compile it first.
-        autocast: a lower precision, or None.
+        memory_format: the memory layout into which images are brought.
+        compiled: whether to compile the network first.
+        autocast: a lower precision (bfloat16, float16), or None for the network's own.
 
     Raises:
         UserError: the network is in training mode.
@@ -104,14 +104,14 @@ def make_scorer(
 
     Args:
         choice: one of `names.Scoring`.
-        network: to be scored, eval mode.
+        network: a classifier in eval mode, (N, 3, size, size) to logits (N, C).
         examples: a few normalised images of the data set, (N, 3, size, size), on the network's
             device; graphs are compared with the network on these and on noise. N may be 0.
-        n_images: how many images the whole run will score, perturbed ones counted.
+        n_images: number of perturbed images that the whole run will score.
         autocast: a lower precision (bfloat16, float16) of the network, or None.
 
     Raises:
-        UserError: an unknown choice, or onnxruntime or compile asked for and not to be had.
+        UserError: an unknown choice, or onnxruntime or compile is asked for but cannot be used.
     """
     wanted = one_of(Scoring, choice, "scoring")
     if wanted is Scoring.onnxruntime:
@@ -135,16 +135,18 @@ def make_scorer(
 def disagreement(scorer: Scorer, reference: Scorer, examples: Tensor) -> float:
     """Return the largest difference of two scorers' logits, as a share of how far logits move.
 
-    Logits and not probabilities, which saturate; and how far they move from image to image, not
-    how large they are, since that is what a perturbation changes. The examples and noise are tried.
+    Logits are compared, not probabilities, which saturate. Their difference is divided by how far
+    logits move from image to image, not by their size, because a perturbation changes them by such
+    moves. Both scorers are run on the examples and on noise.
 
     Args:
-        scorer: to be tried.
-        reference: what it should answer.
-        examples: (N, 3, H, W), normalised.
+        scorer: the scorer to be checked.
+        reference: the scorer whose logits it should give.
+        examples: normalised images, (N, 3, H, W).
 
     Returns:
-        From 0; infinity where shapes differ or other logits are not finite.
+        0 or more; infinity where the shapes differ, or where one scorer's logit is finite and the
+        other's is not.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(3, *examples.shape[1:], generator=generator).to(examples)
@@ -157,14 +159,14 @@ def disagreement(scorer: Scorer, reference: Scorer, examples: Tensor) -> float:
         return math.inf
     expected, found = (logits.where(finite, 0) for logits in (expected, found))
     difference = float((found - expected).abs().max())
-    # What all images share rounds by its own size.
+    # What the logits of all images have in common rounds in proportion to its own size.
     moves = (expected.amax(0) - expected.amin(0)).max()
     scale = float(torch.maximum(moves, expected.abs().max() / 100))
     return 0.0 if difference == 0 else difference / scale if scale else math.inf
 
 
 def _refuse_onnx(device: torch.device, autocast: torch.dtype | None) -> None:
-    """Raise a UserError where ONNX Runtime would not compute what the config says."""
+    """Raise a UserError where ONNX Runtime lacks the device or precision that is asked for."""
     if device.type != "cpu":
         raise UserError(
             f"scoring=onnxruntime runs on the CPU, but device={device.type}; use scoring=torch."
@@ -181,7 +183,7 @@ def _onnx_scorer(network: nn.Module, examples: Tensor) -> Scorer:
     """Return the network in ONNX Runtime, from the cache or exported anew.
 
     Raises:
-        UserError: it cannot be exported, or what is exported answers differently.
+        UserError: it cannot be exported, or the export's logits differ from the network's.
     """
     if not installed():
         raise UserError(MISSING)
@@ -200,10 +202,10 @@ def _onnx_scorer(network: nn.Module, examples: Tensor) -> Scorer:
 
 
 def _believed(make: Callable[[], Scorer], reference: TorchScorer, examples: Tensor) -> Scorer:
-    """Return a scorer made from the network's graph once its answers equal the network's.
+    """Make a scorer from the network's graph and return it if its logits are the network's.
 
     Raises:
-        UserError: it cannot be made or run, or it answers differently.
+        UserError: it cannot be made or run, or its logits differ by more than `AGREE` tolerates.
     """
     try:
         scorer = make()

@@ -21,7 +21,7 @@ class Explained:
         images: (N, 3, H, W), normalised.
         heatmaps: (N, M, H, W), finite and not negative: M maps of each image.
         targets: (N,) int64, the class whose score is followed, usually the predicted one.
-        image_ids: N of them; with a run's seed they decide everything random.
+        image_ids: ids of the images, N of them; with a run's seed they decide everything random.
     """
 
     images: Tensor
@@ -32,10 +32,10 @@ class Explained:
 
 @dataclass(frozen=True)
 class TargetScores:
-    """Scores images by the network's answer for one class each.
+    """Scores images by the network's probability or logit of one class each.
 
     Attributes:
-        scorer: images to logits.
+        scorer: turns images into logits.
         batch_size: images scored at a time; it bounds the memory.
     """
 
@@ -46,19 +46,19 @@ class TargetScores:
         """Return the target's score for each image, (N,) float32.
 
         Args:
-            images: (N, 3, H, W), normalised; they stay what they are.
-            targets: (N,) int64.
+            images: (N, 3, H, W), normalised; they are not written into.
+            targets: class whose score is followed, one per image, (N,) int64.
             score: "probability" or "logit".
         """
         chunks = zip(images.split(self.batch_size), targets.split(self.batch_size), strict=True)
         return torch.cat([self.of_own(self.copy(x), t, score) for x, t in chunks])
 
     def of_own(self, images: Tensor, targets: Tensor, score: str) -> Tensor:
-        """Return the same of one batch that the caller gives away: the network may write into it.
+        """Return the target's score for each image of one batch, which may be written into.
 
         Args:
             images: (N, 3, H, W), or (1, 3, H, W) to score one image for N classes.
-            targets: (N,) int64.
+            targets: class whose score is followed, one per score, (N,) int64.
             score: "probability" or "logit".
 
         Raises:
@@ -70,5 +70,5 @@ class TargetScores:
         return scores.expand(len(targets), -1).gather(1, targets[:, None])[:, 0]
 
     def copy(self, images: Tensor) -> Tensor:
-        """Return a copy in the layout that the scorer likes."""
+        """Return a copy of images in the memory layout that the scorer takes without a copy."""
         return images.clone(memory_format=self.scorer.memory_format)

@@ -23,7 +23,15 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def load_checkpoint(network: nn.Module, path: str) -> None:
-    """Load a local state dict, never executing code from the file."""
+    """Load a local state dict into a network, never executing code from the file.
+
+    Args:
+        network: changed in place.
+        path: a file of torch.save, or a .safetensors file.
+
+    Raises:
+        UserError: there is no such file, it holds no state dict, or that does not fit the network.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"model.checkpoint: there is no file {path}.")

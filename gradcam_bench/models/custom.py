@@ -24,7 +24,18 @@ def custom_model(
     interpolation: str = "bilinear",
     resize: int | None = None,
 ) -> Model:
-    """Build any other CNN from a function without arguments, "package.module:function".
+    """Build any other CNN from a function without arguments.
+
+    Args:
+        name: what tables call the model.
+        factory: the function that builds the network, "package.module:function".
+        layer: path of the default target layer; None takes the last spatial one.
+        checkpoint: path of a local state dict; None keeps the weights that the factory gives.
+        size: side of the square input, pixels.
+        mean: of the three channels, for images in [0, 1].
+        std: of the three channels, for images in [0, 1].
+        interpolation: "bilinear" or "bicubic".
+        resize: shorter side before a center crop, pixels; None: size / 0.875.
 
     Raises:
         UserError: the function cannot be imported or gives no module.

@@ -1,7 +1,8 @@
-"""A hash of a user's own code (a network's, a method's), so that other code is another run.
+"""A hash of a user's own code (a network's, a method's), so that changed code makes another run.
 
-Weights and class names say nothing of what `forward` does. Code of the libraries below is left
-out: their versions stand in run.json, and the stored runs of their networks keep their hash.
+Weights and class names do not tell what `forward` computes. The code of the packages in `LIBRARIES`
+is left out: run.json records their versions, and runs of their networks that were stored before
+there was this hash keep their config hash.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _hash(start: Sequence[Any], texts: set[str]) -> str:
 
 
 def _start(network: nn.Module, factory: str | None) -> Iterator[Any]:
-    """Yield the classes of a network's modules, what replaces their forward, and the factory."""
+    """Yield the classes of a network's modules, the functions set as `forward`, and the factory."""
     for module in network.modules():
         yield type(module)
         for forward in (type(module).forward, vars(module).get("forward")):

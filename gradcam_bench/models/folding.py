@@ -1,10 +1,11 @@
-"""Batch norms folded into the convolutions before them, where nothing else would notice.
+"""Batch norms folded into the convolutions before them, where the network's answers stay the same.
 
-A pair is found by running the network: the batch norm's input is the convolution's very output
-tensor. (torch.fx, which the library's own folding needs, cannot follow many networks, timm's among
-them.) Every operator is watched: a pair stays as it is where anything but the batch norm reads the
-convolution's output, or anything but themselves their parameters. And each pair is tried on its own
-input, so that a convolution that does something else with its weights stays too.
+A pair is found by running the network: the batch norm's input is the same tensor object as the
+convolution's output. (torch.fx, which PyTorch's own folding needs, cannot follow many networks,
+timm's among them.) Every operator of that run is watched. A pair is left as it is if anything but
+the batch norm reads the convolution's output, or if anything but the two modules reads their
+parameters. The folded convolution is then compared with the pair on the pair's own input, so a
+convolution that uses its weights in another way is left as it is, too.
 """
 
 from __future__ import annotations
@@ -22,14 +23,22 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gradcam_bench.models.reads import Reads
 
-# How far a folded pair may be from the pair, as a share of the largest output: wide enough for the
-# rounding of any convolution, whose effect on the answers is for `prepare` to look at.
+# The largest difference between a folded convolution's output and its pair's, as a share of the
+# largest output. It allows for the rounding of any convolution; whether the network's answers stay
+# the same is checked by `prepare`.
 PAIR_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A convolution and the batch norm that alone reads its output; modules and their paths."""
+    """A convolution and the batch norm that alone reads its output.
+
+    Attributes:
+        conv_name: module path of the convolution.
+        conv: the convolution.
+        bn_name: module path of the batch norm.
+        bn: the batch norm.
+    """
 
     conv_name: str
     conv: nn.Conv2d
@@ -47,7 +56,7 @@ class Pair:
         return {"weight": weight, "bias": bias}
 
     def rest(self) -> nn.Module:
-        """Return what the batch norm does besides: timm's carry their activation as a child."""
+        """Return what is left of the batch norm: its children (timm's hold the activation)."""
         children = OrderedDict(self.bn.named_children())
         rest = nn.Sequential(children) if children else nn.Identity()
         return rest.eval()
@@ -56,13 +65,14 @@ class Pair:
 def fold_batch_norm(network: nn.Module, images: Tensor, *, keep: Sequence[str] = ()) -> int:
     """Fold batch norms into the convolutions before them, in place; return how many.
 
-    Every module path stays: a batch norm becomes an identity, or what it does besides, under the
-    names that this had.
+    Every module path stays valid: under its path a batch norm is replaced by an identity or, where
+    it has children (timm's hold the activation), by these.
 
     Args:
-        network: eval mode.
-        images: (N, 3, H, W); the branches that they take are the ones that are looked at.
-        keep: layers whose output must stay what it is.
+        network: a classifier in eval mode.
+        images: normalised, (N, 3, H, W); only the branches that the network takes for them are
+            examined.
+        keep: paths of the layers whose outputs must not change.
     """
     with torch.no_grad():
         pairs = _exact(network, images, _pairs(network, images, keep))
@@ -78,10 +88,10 @@ def fold_batch_norm(network: nn.Module, images: Tensor, *, keep: Sequence[str] =
 
 
 def _plain(module: nn.Module) -> bool:
-    """Return whether a convolution or batch norm is its float parameters and nothing else.
+    """Return whether a convolution or batch norm computes with plain float parameters alone.
 
-    Not so with weight_norm, spectral_norm, pruning or any parametrization, whose weights are made
-    at each call, nor with hooks, which would see another output.
+    It does not with weight_norm, spectral_norm, pruning or any parametrization, which make the
+    weights at each call, nor with hooks, which would see another output after folding.
     """
     tensors: dict[str, Tensor] = dict(module.named_buffers(recurse=False))
     tensors |= dict(module.named_parameters(recurse=False))
@@ -120,7 +130,7 @@ def _candidates(network: nn.Module) -> tuple[dict[str, nn.Conv2d], dict[str, nn.
 
 
 class _Trace:
-    """What happens to the candidates' inputs, outputs and parameters in one forward pass."""
+    """The pairs of one forward pass, and what reads the candidates' outputs and parameters."""
 
     def __init__(self, convs: Mapping[str, nn.Conv2d], norms: Mapping[str, nn.BatchNorm2d]) -> None:
         self.convs, self.norms = convs, norms
@@ -147,7 +157,7 @@ class _Trace:
             self.outputs[id(output)] = name
 
     def disturbed(self) -> set[str]:
-        """Return the candidates of which something is read where it should not be."""
+        """Return the candidates called twice, or whose output or parameters others read."""
         reader = {pair.conv_name: pair.bn_name for pair in self.pairs}
         found = {name for name, times in self.calls.items() if times > 1}
         for read in self.reads.found:
@@ -158,7 +168,7 @@ class _Trace:
 
 
 def _pairs(network: nn.Module, images: Tensor, keep: Sequence[str]) -> list[Pair]:
-    """Return the pairs that nothing else takes part in, as far as a forward pass can tell."""
+    """Return the pairs whose tensors nothing else reads, as far as one forward pass tells."""
     trace = _Trace(*_candidates(network))
     kept: list[object] = []
     asked_for = {name: network.get_submodule(name) for name in keep}
@@ -173,7 +183,7 @@ def _pairs(network: nn.Module, images: Tensor, keep: Sequence[str]) -> list[Pair
 
 
 def _exact(network: nn.Module, images: Tensor, pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs whose folded convolution gives what both give, each on its own input."""
+    """Return the pairs whose folded convolution gives the same output on the pair's own input."""
     by_norm = {pair.bn_name: pair for pair in pairs}
     inputs: dict[str, tuple] = {}
     exact: list[Pair] = []

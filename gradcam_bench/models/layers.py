@@ -37,11 +37,11 @@ ACTIVATIONS = {
 def spatial_calls(calls: Sequence[Call]) -> list[Call]:
     """Return the calls whose output is a feature map (1, K, h, w) with h*w > 1, in their order.
 
-    Modules that are called twice or that only pool, drop out or pass on are left out, and so are
-    containers that hand on a pooled tensor.
+    Left out are modules that are called twice, pooling, dropout and identity modules, and
+    containers that return a pooled tensor.
 
     Args:
-        calls: of a network, from `feature_maps.survey`.
+        calls: the calls of a network's modules, from `feature_maps.survey`.
     """
     times = Counter(call.name for call in calls)
     pooled = {id(call.output) for call in calls if isinstance(call.module, POOLING)}
@@ -59,16 +59,16 @@ def spatial_calls(calls: Sequence[Call]) -> list[Call]:
 def last_spatial_layer(network: nn.Module, size: int) -> str:
     """Return the last module whose output is a feature map, pooling excluded.
 
-    Logs a warning where the network applies an activation function to that output: the map is then
-    read before the activation, which is another one.
+    Logs a warning where the network applies an activation function to that output outside of any
+    module: maps of this layer are then read before the activation, and differ from those after it.
 
     Args:
         network: any classifier.
         size: side of its input, pixels.
 
     Raises:
-        UserError: the network has no such layer, or goes on with tokens behind it (a transformer),
-            where no layer is the natural one.
+        UserError: the network has no such layer, or continues with tokens after it (a transformer),
+            so that no layer is the obvious default.
     """
     calls = survey(network, size)
     maps = spatial_calls(calls)
@@ -99,9 +99,13 @@ def last_spatial_layer(network: nn.Module, size: int) -> str:
 
 
 def _tokens_behind(last: Call, calls: Sequence[Call]) -> Call | None:
-    """Return the first call behind the last map in which weights give tokens, or None.
+    """Return the first later call of a module with weights that gives tokens, or None.
 
     Tokens inside of a module that turns the map into a vector (attention pooling) do not count.
+
+    Args:
+        last: the call that gave the last feature map.
+        calls: all calls of the network, in their order.
     """
     place = next(i for i, call in enumerate(calls) if call is last)
     behind = [
@@ -120,7 +124,7 @@ def _tokens_behind(last: Call, calls: Sequence[Call]) -> Call | None:
 
 
 def activations_that_read(network: nn.Module, layer: str, size: int) -> list[str]:
-    """Return the activation functions that the network applies to a layer's very output.
+    """Return the names of the activation functions that the network applies to a layer's output.
 
     Args:
         network: gives logits for (1, 3, size, size); runs once, on zeros.
@@ -144,17 +148,17 @@ def activations_that_read(network: nn.Module, layer: str, size: int) -> list[str
 
 
 def candidate_layers(network: nn.Module, size: int, *, prefer: str) -> list[str]:
-    """Return the layers of a sweep, shallow to deep: blocks and activations, one per tensor.
+    """Return the layers of a sweep (`layers=all`), shallow to deep, one per output tensor.
 
-    Looks at the network's modules and those directly inside its Sequential parts; bare convolutions
-    and batch norms are left out, because the map before an activation is another (and worse) one.
-    Of several modules that hand on the same tensor the preferred one stands for all, else the
-    deepest.
+    Candidates are the network's direct children and the children of its Sequential parts. Bare
+    convolutions and batch norms are left out, because a map read before an activation differs from
+    the one after it (and is worse). Where several modules return the same tensor, the preferred
+    layer stands for all of them, or else the one nested deepest.
 
     Args:
         network: any CNN.
         size: side of its input, pixels.
-        prefer: the default layer, always among the result.
+        prefer: path of the default layer, which is always among the result.
     """
     inside = {
         f"{name}.{child}"

@@ -1,6 +1,6 @@
 """A network by name: its weights, its preprocessing, its default and candidate layers.
 
-Each file of conf/model names one of the loaders below and its arguments.
+Each file of conf/model names a function that builds a `Model`, and its arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gradcam_bench.models.layers import candidate_layers, last_spatial_layer
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the network was trained to see.
+    """The kind of input that the network was trained on.
 
     Attributes:
         size: side of the square input, pixels.
@@ -47,10 +47,10 @@ class Model:
     Attributes:
         name: what tables call it.
         network: (N, 3, size, size) to logits (N, C).
-        preprocessing: of its input.
-        layer: the target layer when none is asked for; None takes the last spatial one.
-        weights: where the weights come from, for the record.
-        candidates: the layers of a sweep where the model names them itself.
+        preprocessing: size and normalisation of its input.
+        layer: path of the target layer when none is asked for; None takes the last spatial one.
+        weights: where the weights come from, as run.json records it.
+        candidates: paths of the layers of a sweep (`layers=all`); empty: found by a forward pass.
     """
 
     name: str

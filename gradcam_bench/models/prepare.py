@@ -1,6 +1,6 @@
-"""A network made as fast as it goes without another answer: batch norm folded, channels_last.
+"""A faster copy of a network that gives the same answers: batch norms folded, channels_last.
 
-What it saves is measured by scripts/benchmark_speed.py.
+scripts/benchmark_speed.py measures the time that it saves.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from gradcam_bench.models.folding import fold_batch_norm
 
 log = logging.getLogger(__name__)
 
-# A copy is refused where it moves a probability, a point of a normalised map, or a logit as a share
-# of the logits' scale, by more. Logits are looked at because a softmax that saturates hides them.
+# A copy is not used if it changes a probability, a point of a normalised map, or a logit (as a
+# share of the logits' scale) by more than this. Logits are compared, too, because a softmax that
+# saturates hides their differences.
 PROBABILITY_TOLERANCE = 1e-5
 
 MAP_TOLERANCE = 1e-4
@@ -35,10 +36,10 @@ class Prepared:
     """A copy of a network that gives the same answers sooner.
 
     Attributes:
-        network: eval mode, every module under its path; a copy whose parameters take no gradients,
-            or the network itself where a copy cannot be made or answers differently.
-        memory_format: the layout of its input.
-        folded: how many batch norms went into the convolutions before them.
+        network: in eval mode, with every module under its old path: a copy whose parameters take no
+            gradients, or the network itself where a copy cannot be made or answers differently.
+        memory_format: the memory layout in which it expects images.
+        folded: how many batch norms were folded into the convolutions before them.
     """
 
     network: nn.Module
@@ -51,9 +52,10 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
 
     Args:
         network: a classifier in eval mode, (N, 3, H, W) to logits (N, C).
-        example: (N, 3, H, W), normalised images of the kind to come, on the network's device; what
-            is tried on them decides, so take the same ones for every part of a run. N may be 0.
-        layers: whose maps are wanted: their activations stay what they are.
+        example: normalised images of the data set, (N, 3, H, W), on the network's device; N may be
+            0. The copies' answers on them decide which copy is used, so pass the same images for
+            every part of a run.
+        layers: paths of the layers whose maps are wanted; their activations do not change.
 
     Returns:
         The network to use. On the example and on noise its logits agree with the network's to
@@ -64,8 +66,8 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
         UserError: the network cannot run on these images, or gives no maps at these layers.
     """
     images = torch.cat([example, _noise(example)])
-    # First the network itself: weights that hooks make at each call are then no part of a graph,
-    # which could not be copied.
+    # Run the network itself first, without gradients: weights that hooks make at each call are then
+    # not part of an autograd graph, which could not be copied.
     logits = _answers(network, images, ())
     own = copied(network)
     expected = None
@@ -74,7 +76,7 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
         own = own.to(memory_format=memory_format)
         expected = _tried(own, images, layers)
     if expected is None or not _agrees(expected[:1], logits):
-        _answers(network, images, layers)  # raises what is not the copy's fault
+        _answers(network, images, layers)  # raises the errors of the network itself
         return Prepared(network, torch.contiguous_format, 0)
     folded = copied(network).to(memory_format=memory_format)
     count = _fold(folded, images, layers)
@@ -87,8 +89,8 @@ def prepare(network: nn.Module, example: Tensor, *, layers: Sequence[str] = ()) 
 def copied(network: nn.Module) -> Any:  # nn.Module | None, whose `to` lacks memory formats
     """Return a copy in eval mode whose parameters take no gradients, or None where there is none.
 
-    What cannot be copied says so by an error of any kind: a tensor of an autograd graph, a lock, a
-    file, a generator.
+    A network that holds a tensor of an autograd graph, a lock, a file or a generator cannot be
+    copied. The errors are of many kinds, so all of them are caught.
     """
     try:
         return copy.deepcopy(network).eval().requires_grad_(False)
@@ -99,13 +101,13 @@ def copied(network: nn.Module) -> Any:  # nn.Module | None, whose `to` lacks mem
 def warn_where_unstable(cam: GradCAM, images: Tensor, methods: Sequence[str]) -> None:
     """Log a warning for Grad-CAM++ at layers whose activations are negative somewhere.
 
-    Its denominator 2 g^2 + sum(A) g^3 is positive where A >= 0; else it can cross zero, and the map
-    turns on the last digit of A and g, which a batch size or another machine changes.
+    Its denominator 2 g^2 + sum(A) g^3 can cross zero where activations are negative. The map then
+    depends on the last digits of A and g, which change with the batch size and the machine.
 
     Args:
-        cam: on the layers of the run.
-        images: normalised, (N, 3, H, W), as many as are at hand.
-        methods: of the run.
+        cam: Grad-CAM on the layers of the run.
+        images: normalised images on which the activations are examined, (N, 3, H, W); N may be 0.
+        methods: names of the run's methods.
     """
     if "grad_cam_plus_plus" not in methods or not len(images):
         return
@@ -137,7 +139,7 @@ def _memory_format(network: nn.Module, images: Tensor) -> torch.memory_format:
 
 
 def _fold(network: nn.Module, images: Tensor, layers: Sequence[str]) -> int:
-    """Fold a copy's batch norms; 0 where that fails, and the copy may then be spoilt."""
+    """Fold a copy's batch norms, return how many; 0 after an error, which may spoil the copy."""
     try:
         return fold_batch_norm(network, images, keep=layers)
     except Exception:

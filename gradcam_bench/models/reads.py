@@ -1,4 +1,4 @@
-"""Which operators read a tensor: what a network does with an output, outside of its modules too."""
+"""Which operators read a tensor, those that a network calls outside of any module included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Key = tuple[str, str]  # what is watched of whom: ("output", "layer4.1.conv2")
+Key = tuple[str, str]  # what is watched, and of which module: ("output", "layer4.1.conv2")
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Read:
     """One operator that had a watched tensor, or a view of it, among its arguments.
 
     Attributes:
-        key: of the watched tensor.
+        key: what the watched tensor is, and of which module.
         operator: its name in ATen, with "_" at the end where it works in place: "relu_".
-        inside: what `Reads.inside` held at that time.
+        inside: a copy of `Reads.inside` at that time.
     """
 
     key: Key
@@ -39,7 +39,7 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.found: list[Read] = []
         self.inside: list[str] = []
-        # By address of the memory, which is not given away again while its tensor is kept here.
+        # By address of the memory; no other tensor can get it while the watched one is kept here.
         self._watched: dict[int, list[tuple[Key, Tensor]]] = {}
 
     def watch(self, key: Key, tensor: Tensor) -> None:

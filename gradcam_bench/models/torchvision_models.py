@@ -31,8 +31,8 @@ def torchvision_model(
         layer: default target layer; None takes the last spatial one.
         checkpoint: a local state dict (.pth, .safetensors) instead of a download; the
             preprocessing stays that of `weights`.
-        num_classes: of the checkpoint, where it is not the weights' own.
-        size: side of the input, where it is not the weights' own.
+        num_classes: number of classes of the checkpoint; None: as many as `weights` has.
+        size: side of the square input, pixels; None: the size that `weights` was trained with.
 
     Raises:
         UserError: unknown name or weights; the download fails; the checkpoint does not fit.

@@ -1,4 +1,4 @@
-"""One batch to rows: a forward, a backward per class asked for, every layer, method and score."""
+"""Turn one batch into rows: a forward, a backward per class, every layer, method and score."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from gradcam_bench.run.workers import Located
 
 @dataclass
 class Scored:
-    """A batch that the device is done with.
+    """A batch with all that the device computes; localization may still be under way.
 
     Attributes:
-        items: as they came.
-        kept: the rows of each item so far, by index.
-        gallery: the gallery's rows.
-        located: what localization adds to the rows of the good items, when it is there.
+        items: the batch's items, in their order, broken ones included.
+        kept: the rows of each item so far, by the item's index.
+        gallery: the rows of the pictures that are kept for the gallery.
+        located: the columns that localization adds to the rows of the items that are not broken.
     """
 
     items: list[Item]
@@ -57,11 +57,12 @@ class Evaluation:
     """Everything that turns a batch into rows.
 
     Attributes:
-        to_input: makes images the network's input.
-        cell_maps: the maps of every method, layer and control.
-        localization: their columns under the protocols of the run.
-        faithfulness: their columns of deletion, insertion and kin, or None.
-        pool: processes that localize while the device goes on, or None: here and now.
+        to_input: turns images into the network's input.
+        cell_maps: computes the maps of every method, layer and control.
+        localization: computes the maps' localization columns under the protocols of the run.
+        faithfulness: computes their columns of deletion, insertion and the like; None: left out.
+        pool: processes that localize while the device computes the next batch; None: this process
+            localizes before it goes on.
     """
 
     to_input: Input
@@ -74,8 +75,8 @@ class Evaluation:
         """Score a batch.
 
         Args:
-            batch: from `batches.batches`.
-            keep: indices of the images to keep for the gallery.
+            batch: one batch of `batches.batches`.
+            keep: indices, in the data set, of the images to keep for the gallery.
         """
         broken = {
             item.index: self._per_cell(error_columns(item))
@@ -119,7 +120,7 @@ class Evaluation:
         ]
 
     def _located(self, items: Sequence[Item], maps: dict[Cell, Tensor]) -> Located:
-        """Start localizing the maps, without the images, which are large and not looked at."""
+        """Start localizing the maps; the images, which are large and not needed, are left out."""
         bare = [replace(item, image=None) for item in items]
         low = {cell: found.float().cpu() for cell, found in maps.items()}
         if self.pool is None:

@@ -1,4 +1,4 @@
-"""Examples to batches: decoding and resizing, in worker processes where they pay."""
+"""Turn examples into batches: images are decoded and resized, in worker processes if any."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from gradcam_bench.store.files import FileState, file_state
 
 @dataclass(frozen=True)
 class Item:
-    """One example in the network's frame, or why there is none.
+    """One example as the network's input with its annotations, or why the example is broken.
 
     Attributes:
-        index: place in the data set's order.
-        image_id: of the example.
-        error: the message of a broken example; all but the next three are then empty.
+        index: place in the data set's order, from 0.
+        image_id: id of the example.
+        error: why the example is broken, else None; a broken one has only the next three besides.
         error_kind: what is broken: image, annotation, box or label (see `ExampleError`).
         error_path: the file to mend, where there is one.
-        broken_file: what that file looks like, so that a change of it is noticed.
+        broken_file: that file's state, by which a later run notices that it has changed.
         image: (size, size, 3) uint8.
-        label: class asked for; -1 where broken.
-        boxes: (B, 4) float64 xyxy in the network's input frame, what it sees of them.
+        label: index of the class asked for; -1 where broken.
+        boxes: (B, 4) float64 xyxy in pixels of the network's input, cut to what the network sees.
         boxes_clipped: how many boxes of the class reached outside the image and were cut to it.
-        mask, other_mask: (size, size) bool, where the data set knows them.
+        mask: of the object asked for, (size, size) bool; None where the data set has none.
+        other_mask: of the other object, (size, size) bool; None where the data set has none.
         view: (height, width) of the part of the original that the network sees, pixels.
         view_boxes: (B, 4) xyxy in pixels of that part, for the pointing game.
         group: examples of the same group are resampled together; None: independent of all others.
@@ -67,8 +68,8 @@ class Batch:
     """Items in the data set's order; `images` stacks those that are not broken.
 
     Attributes:
-        items: broken ones included.
-        images: (N, 3, size, size) uint8 of the good items.
+        items: the items, broken ones included.
+        images: (N, 3, size, size) uint8, of the items that are not broken.
     """
 
     items: list[Item]
@@ -128,7 +129,7 @@ class _Items(torch.utils.data.Dataset):
 
 
 def _sound(example: Example) -> Example:
-    """Return the example; raises ExampleError where a data set of any kind breaks a rule."""
+    """Return the example, or raise an ExampleError where its image or boxes break a rule."""
     try:
         check_image(example.image.size)
         check_boxes(example.boxes.tolist(), example.image.size)
@@ -175,7 +176,16 @@ def batches(
     num_workers: int,
     pin: bool,
 ) -> DataLoader:
-    """Return a loader of `Batch`es over the indices, in their order."""
+    """Return a loader that gives a `Batch` at a time, in the order of the indices.
+
+    Args:
+        dataset: the examples.
+        geometry: how their images become the network's input.
+        indices: places of the examples to load, in the data set's order.
+        batch_size: examples in a batch.
+        num_workers: processes that decode images; 0: this process decodes.
+        pin: whether to pin the images' memory, for copies to a GPU.
+    """
     return DataLoader(
         _Items(dataset, geometry),
         batch_size=batch_size,

@@ -27,9 +27,9 @@ def classification_columns(items: Sequence[Item], logits: Tensor, labels: Tensor
     """Return the columns that all rows of an image share, one mapping per image.
 
     Args:
-        items: N of them, none broken.
-        logits: (N, C).
-        labels: (N,) int64, the classes asked for.
+        items: the images, N of them, none broken.
+        logits: the network's answer, (N, C).
+        labels: the class asked for, one per image, (N,) int64.
     """
     predicted = predicted_classes(logits)
     undefined = predicted == UNDEFINED

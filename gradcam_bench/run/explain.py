@@ -35,10 +35,11 @@ class Explanation:
     """The maps of one picture.
 
     Attributes:
-        view: what the network saw of the picture, in the picture's own pixels.
-        probabilities: of every class, (C,).
+        view: the part of the picture that the network saw, in the picture's own resolution.
+        probabilities: the network's probability of every class, (C,).
         class_idx: the class whose score was followed.
-        maps: by method and layer, (size, size) float32 in [0, 1]; zeros where none is positive.
+        maps: the heatmap of each method and layer, (size, size) float32 in [0, 1]; zeros where the
+            map is nowhere positive.
     """
 
     view: Image.Image
@@ -75,7 +76,7 @@ class Explainer:
         self._geometry = input_geometry(config, self.model)
         network = self.model.network.to(self.device)
         self._cam = GradCAM(network, self.layers, autocast=AUTOCAST[config.precision])
-        # A layer that gives no map, or cannot be differentiated, is told before any picture.
+        # Run on zeros, so that a layer that gives no map is refused before any picture is read.
         logits = self._cam.forward(
             torch.zeros(3, self._geometry.size, self._geometry.size, device=self.device)
         )
@@ -131,6 +132,6 @@ def _class_names(target: str, classes: int) -> Sequence[str]:
 
 
 def likeliest(probabilities: np.ndarray, count: int = 5) -> list[tuple[int, float]]:
-    """Return the classes of highest probability with it, the highest first."""
+    """Return the `count` likeliest classes with their probabilities, the likeliest first."""
     order: Any = np.argsort(-probabilities, kind="stable")[:count]
     return [(int(index), float(probabilities[index])) for index in order]

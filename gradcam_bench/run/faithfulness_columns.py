@@ -1,4 +1,4 @@
-"""What faithfulness makes of a batch of maps: the columns of its rows."""
+"""Compute the faithfulness columns of a batch's rows from its maps."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gradcam_bench.models.model import Preprocessing
 from gradcam_bench.names import Cell, Row
 from gradcam_bench.run.classification_columns import UNDEFINED
 
-# Maps perturbed together; an image's own stay together. Each takes some 40 bytes a pixel (the map,
-# its order, its ranks): 260 MB at 224 x 224.
+# Maps that are perturbed together; all maps of one image always are. Each needs some 40 bytes per
+# pixel (the map, its order, its ranks), so these take 260 MB at 224 x 224.
 PERTURBED_MAPS = 128
 
 
@@ -27,11 +27,11 @@ class FaithfulnessColumns:
     """Scores maps by deletion, insertion and their kin.
 
     Attributes:
-        scores: the network's.
-        preprocessing: of its input.
-        options: of the curves.
-        follow_label: the label's map and score are followed instead of the prediction's.
-        road: ROAD too.
+        scores: gives the network's score of one class per image.
+        preprocessing: how the network's input is normalised.
+        options: the choices behind the deletion and insertion curves.
+        follow_label: whether the label's map and score are followed, not the predicted class's.
+        road: whether ROAD is computed, too.
     """
 
     scores: TargetScores
@@ -46,10 +46,10 @@ class FaithfulnessColumns:
         """Return the columns of every cell of every image.
 
         Args:
-            x: (N, 3, H, W), normalised.
-            maps: signed, (N, h, w), by cell.
-            targets: (N,) the class followed, or `UNDEFINED`.
-            image_ids: N of them.
+            x: images, (N, 3, H, W), normalised.
+            maps: signed maps of the images, (N, h, w), by cell.
+            targets: class whose score is followed, one per image, or `UNDEFINED`, (N,) int64.
+            image_ids: ids of the images, N of them.
         """
         together = max(PERTURBED_MAPS // len(maps), 1)
         rows: list[list[Row]] = []
@@ -64,8 +64,8 @@ class FaithfulnessColumns:
     ) -> list[list[Row]]:
         size = (x.shape[-2], x.shape[-1])
         stacked = torch.stack([upsample(found.relu(), size) for found in maps.values()], dim=1)
-        # A map that is not finite (its gradients were not) orders nothing, and without a
-        # prediction no score can be followed: all undefined.
+        # A map that is not finite (its gradients were not) gives no order of pixels, and without a
+        # predicted class there is no score to follow: these scores are undefined.
         defined = torch.isfinite(stacked).all(-1).all(-1) & (targets != UNDEFINED)[:, None]
         usable = torch.nan_to_num(stacked, nan=0.0, posinf=0.0, neginf=0.0)
         scores, curves = self._metrics(Explained(x, usable, targets.clamp(min=0), image_ids))

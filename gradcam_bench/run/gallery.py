@@ -28,8 +28,8 @@ def gallery_rows(item: Item, maps: Mapping[Cell, Tensor]) -> list[Row]:
     """Return an image's rows of the gallery, one per cell.
 
     Args:
-        item: not broken.
-        maps: signed, (h, w), by cell.
+        item: an image that is not broken.
+        maps: its signed maps, (h, w), by cell.
     """
     assert item.image is not None
     assert item.boxes is not None

@@ -1,7 +1,7 @@
-"""What localization makes of a batch of maps: the columns of its rows.
+"""Compute the localization columns of a batch's rows from its maps.
 
-Pure functions of small arrays on the CPU, so they may run in another process while the device
-computes the next batch.
+These are pure functions of small arrays on the CPU, so that they may run in another process while
+the device computes the next batch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def _energy_in_box(heatmap: np.ndarray, item: Item) -> float:
 
 
 MAP_COLUMNS: dict[str, Callable[[np.ndarray, Item], float]] = {"energy_in_box": _energy_in_box}
-"""Columns that a heatmap (H, W), upsampled after ReLU, and what is annotated give, by name.
+"""Columns computed from a heatmap (H, W), upsampled after ReLU, and the annotations, by name.
 
-A new one is described in store/schema.py too. It depends on no protocol; NaN where undefined.
+They depend on no protocol, and are NaN where undefined. A new one is added here and described in
+store/schema.py.
 """
 
 
@@ -52,7 +53,7 @@ class MapScores:
 
     @cached_property
     def groups(self) -> list[list[Protocol]]:
-        """Protocols that need the same heatmap share it; those that sweep, its level sets."""
+        """The protocols in groups that threshold the same heatmap, so that it is computed once."""
         groups: dict[tuple[str, str, str], list[Protocol]] = {}
         for protocol in self.protocols:
             key = (protocol.relu, protocol.upsampling, protocol.normalization)
@@ -68,8 +69,8 @@ class MapScores:
         """Return the columns of every cell of every item.
 
         Args:
-            items: N of them; their images are not looked at.
-            maps: signed, (N, h, w) on the CPU, by cell.
+            items: N of them, none broken; their images are not needed.
+            maps: signed maps of the items, (N, h, w) on the CPU, by cell.
         """
         rows: list[list[Row]] = [[{} for _ in maps] for _ in items]
         for c, raw in enumerate(maps.values()):
@@ -98,7 +99,7 @@ class MapScores:
 
 
 def _swept_scores(heatmap: np.ndarray, item: Item, protocols: Sequence[Protocol]) -> Row:
-    """Return what one heatmap (H, W) hits at each of its 256 levels, per protocol."""
+    """Return which IoU levels a heatmap (H, W) reaches at its 256 thresholds, per protocol."""
     assert item.boxes is not None
     scores: Row = {}
     if protocols:
@@ -148,9 +149,14 @@ def _region_scores(heatmap: np.ndarray, low: Tensor, item: Item) -> Row:
 def _discrimination(own: float, other: float, *, both_seen: bool) -> Row:
     """Return whether, and by what share, the energy sits on the class asked for.
 
-    A map with no energy on either object, or none at all, discriminates nothing: a miss, and its
-    share is undefined (NaN). Where the network does not see both objects there is nothing to
-    discriminate: both are undefined.
+    A map without energy on either object does not discriminate: it is a miss, and its share is
+    undefined (NaN). Where the network's input does not show both objects, there is nothing to
+    discriminate: hit and share are undefined.
+
+    Args:
+        own: share of the map's energy on the object of the class asked for, in [0, 1] or NaN.
+        other: share on the other object, in [0, 1] or NaN.
+        both_seen: whether the network's input shows both objects.
     """
     if not both_seen:
         return {"discrimination_hit": math.nan, "discrimination_share": math.nan}

@@ -1,4 +1,4 @@
-"""The only loop: images to maps to rows, part by part."""
+"""The loop of a run: from images to maps to stored rows, part by part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gradcam_bench.run.workers import processes
 from gradcam_bench.store.parts import Store
 
 SCORED_TOGETHER = 32
-"""Perturbed images are scored at least so many at a time, however small the batches of images."""
+"""The least number of perturbed images scored at a time, also where `batch_size` is smaller."""
 
 
 def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
@@ -41,7 +41,7 @@ def run(config: DictConfig, output_dir: Path, *, command: str) -> bool:
     Args:
         config: of the schema `config.Config`.
         output_dir: where parts and run.json go.
-        command: for the record.
+        command: the command line of the run, which run.json records.
 
     Returns:
         Whether every part of the run (all shards) now exists.
@@ -148,9 +148,9 @@ def _compute(setup: RunSetup, evaluation: Evaluation, parts: OpenParts) -> None:
 
 
 def _workers(asked: int | None, device: torch.device) -> int:
-    """Return how many processes decode images, and as many that localize maps.
+    """Return the number of processes that decode images, and of those that localize maps.
 
-    Unless it is told, none on the CPU, where they would take the network's cores.
+    By default there are none on the CPU, where they would take cores from the network.
     """
     if asked is not None:
         return asked
@@ -158,7 +158,7 @@ def _workers(asked: int | None, device: torch.device) -> int:
 
 
 def _ahead(batches: Iterable[Scored], count: int) -> Iterator[Scored]:
-    """Yield batches in order, each after `count` more were begun."""
+    """Yield batches in order, each only after `count` further ones were started."""
     waiting: deque[Scored] = deque()
     for batch in batches:
         waiting.append(batch)

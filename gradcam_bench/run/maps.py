@@ -22,8 +22,8 @@ class Input:
 
     Attributes:
         preprocessing: size and normalisation.
-        device: of the network.
-        memory_format: the layout that the network likes.
+        device: the network's device.
+        memory_format: the memory layout in which the network expects images.
     """
 
     preprocessing: Preprocessing

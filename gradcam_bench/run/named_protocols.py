@@ -63,7 +63,7 @@ def check_published(protocols: Sequence[Protocol]) -> None:
     Tables and comparisons with papers name a protocol, not its eighteen choices.
 
     Raises:
-        UserError: with the differences, and how to name the protocol.
+        UserError: there is one; the message lists the differences and how to rename it.
     """
     for protocol in protocols:
         published = published_protocol(protocol.name)
@@ -93,7 +93,7 @@ def published_protocol(name: str) -> Protocol | None:
 
 
 def _changes(key: str, values: dict[str, Any]) -> str:
-    """Return "threshold 0.3", what differs from the protocol that was changed."""
+    """Return what differs from the published protocol: "threshold 0.3, 0.15 there"."""
     published = published_protocol(key)
     if published is None:
         return ""

@@ -16,9 +16,9 @@ class OpenParts:
     """Collects rows and pictures, and stores each part when its last image is done.
 
     Args:
-        store: of the run.
-        parts: numbers of the parts to compute, whose images come in order.
-        max_errors: the share of the run's images that may be broken.
+        store: the run's output folder.
+        parts: numbers of the parts to compute; their images are added in the same order.
+        max_errors: the share of the run's images that may be broken, in [0, 1].
     """
 
     def __init__(self, store: Store, parts: Iterable[int], max_errors: float) -> None:

@@ -50,7 +50,7 @@ def build_provenance(run: RunSetup, command: str) -> dict[str, Any]:
 
 
 def _decides(resolved: dict[Any, Any], run: RunSetup) -> dict[str, Any]:
-    """Return the run's identity: what of the config, the network and the data decides a number."""
+    """Return the run's identity: the config, code, weights and data that its numbers depend on."""
     decides = identity(resolved)
     decides["layers"] = list(run.layers)
     decides["model"].pop("checkpoint", None)  # the weights themselves are hashed
@@ -67,7 +67,7 @@ def _decides(resolved: dict[Any, Any], run: RunSetup) -> dict[str, Any]:
 
 
 def versions() -> Mapping[str, str]:
-    """Return the installed versions of what decides a number."""
+    """Return the installed versions of the packages on which a run's numbers depend."""
     found = {}
     for package in PACKAGES:
         try:
@@ -84,10 +84,11 @@ CHECKOUT = Path(__file__).parents[2]
 def commit(checkout: Path = CHECKOUT) -> str | None:
     """Return the commit of a checkout, with "-dirty" where a tracked file of it is modified.
 
-    Stored results are no code: a run that writes over them leaves the next one's commit clean.
+    Changes in results/ do not count: a run that replaces stored results does not mark the next run
+    as one of modified code.
 
     Args:
-        checkout: its root.
+        checkout: the checkout's root folder.
 
     Returns:
         None where it is no checkout, or Git cannot be asked.

@@ -78,8 +78,8 @@ def variants(network: nn.Module, *, mode: str, seed: int) -> Iterator[tuple[str,
     """Yield ("original", network), then a randomised copy per layer, named by the layer.
 
     Args:
-        network: eval mode.
-        mode: "cascading" (a layer and all behind it) or "independent" (that layer alone).
+        network: in eval mode.
+        mode: "cascading" (a layer and all layers after it) or "independent" (that layer alone).
         seed: of the new weights.
 
     Raises:
@@ -126,12 +126,12 @@ def randomization_check(
 
     Args:
         model: the trained network.
-        dataset: whose labels are the classes asked for.
-        protocol: of the boxes; its foreground comes from the map after ReLU.
-        insertion: areas under the insertion curve (N, 1), scored by the trained network: do the
-            randomised maps still show it what it needs?
-        mode: "cascading" or "independent".
-        seed: of the new weights and of the random control.
+        dataset: the images; maps are computed for their labels.
+        protocol: how boxes are derived from a map, which is taken after the ReLU.
+        insertion: gives the areas under the insertion curve, (N, 1), scored by the trained network:
+            do the randomised maps still show it what it needs?
+        mode: "cascading" or "independent", see `variants`.
+        seed: of the new weights and of the control `random`.
 
     Returns:
         One row per step and image: step (0 is the original), layer, image_id, spearman, ssim,
@@ -173,9 +173,9 @@ class _Measure:
     Attributes:
         items: the images, none broken.
         x: (N, 3, H, W), normalised.
-        protocol: of the boxes.
-        insertion: areas under the insertion curve.
-        original: the heatmaps of step 0, (N, H, W), once they are there.
+        protocol: how boxes are derived from a heatmap.
+        insertion: gives the areas under the insertion curve, (N, 1).
+        original: the original network's heatmaps, (N, H, W); None before step 0.
     """
 
     items: Sequence[Item]
@@ -191,7 +191,7 @@ class _Measure:
 
     @property
     def labels(self) -> Tensor:
-        """The classes asked for, (N,)."""
+        """The class asked for, one per image, (N,) int64."""
         return torch.tensor([item.label for item in self.items])
 
     def __call__(self, signed: Tensor, step: int, layer: str) -> list[Row]:

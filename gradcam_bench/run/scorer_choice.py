@@ -1,7 +1,7 @@
-"""One scorer for a whole run: chosen before the run is begun, recorded, kept ever after.
+"""One scorer for a whole run: chosen before the run begins, recorded, used for every part.
 
-Scorers agree to about 1e-5 of a probability, which is more than nothing: a part must not depend on
-which shard, which resume or which machine computed it.
+Probabilities of different scorers differ by up to about 1e-5. With one scorer, a part does not
+depend on the shard, the resumed process or the machine that computed it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ScorerChoice:
     """How one run gets its scorer.
 
     Attributes:
-        directory: of the run, which need not exist yet.
+        directory: the run's output folder, which need not exist yet.
         make: makes a scorer by its name.
         asked: the config's `scoring`.
-        because: what decides beside it, for the record.
-        made: the scorer, where `before_the_run` made one.
+        because: the other facts that decide about the scorer, as text for run.json.
+        made: the scorer that `before_the_run` made; None where it made none.
     """
 
     directory: Path
@@ -41,10 +41,10 @@ class ScorerChoice:
     made: Scorer | None = None
 
     def before_the_run(self, provenance: dict[str, Any]) -> None:
-        """Choose the scorer of a run that nobody has begun yet; otherwise take the record over.
+        """Choose the scorer of a run that no process has begun; otherwise copy the stored record.
 
         Args:
-            provenance: the content of a new run.json; gains the record.
+            provenance: the content of a new run.json; the keys of `RECORD` are added to it.
 
         Raises:
             UserError: as `scorers.make_scorer`.
@@ -61,11 +61,11 @@ class ScorerChoice:
         """Return the scorer that the run records, once its folder is this run's.
 
         Args:
-            run: the content of run.json as this process will write it; gains the record. The file
-                itself is there, by this process or by another that was faster.
+            run: the content of run.json as this process will write it; the keys of `RECORD` are
+                added to it. The file exists: this process or a faster one has made it.
 
         Raises:
-            UserError: another scorer is asked for, or the recorded one cannot be had here.
+            UserError: another scorer is asked for, or the recorded one cannot be used here.
         """
         record = read_run(self.directory)
         recorded = record.get("scorer")

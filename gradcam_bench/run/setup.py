@@ -41,12 +41,12 @@ class RunSetup:
 
     Attributes:
         config: of the schema `config.Config`.
-        model: its network is on the device.
-        dataset: cut to `dataset.limit`.
+        model: the network, on the device, and its preprocessing.
+        dataset: the data set, cut to `dataset.limit` examples.
         geometry: how its images become the network's input.
-        protocols: of localization; the first gives the columns without a suffix.
-        layers: module paths.
-        device: of the network.
+        protocols: localization protocols; the first one's columns have no suffix.
+        layers: module paths of the target layers.
+        device: the network's device.
         examples: the first images of the data set, normalised, on the device, (N, 3, H, W).
     """
 
@@ -101,7 +101,7 @@ def set_up(config: DictConfig) -> RunSetup:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise a UserError for the first key that there is not, number out of range or method."""
+    """Raise a UserError for the first unknown key, number out of range or unknown method."""
     check_keys(config)
     check_numbers(config)
     check_methods(list(config.methods))
@@ -118,7 +118,7 @@ def input_geometry(config: DictConfig, model: Model) -> Geometry:
 
 
 def check_layers(setup: RunSetup) -> None:
-    """Take one image's maps, so that a layer that gives none is told before anything is stored.
+    """Compute maps of one image, so that a layer that has none is refused before any is stored.
 
     Raises:
         UserError: as `GradCAM.generate`: a layer does not exist, is not reached or gives no

@@ -15,19 +15,23 @@ from gradcam_bench.names import Row
 
 @dataclass(frozen=True)
 class Located:
-    """The columns of a batch, N x cells of them, there already or still being computed."""
+    """The localization columns of a batch of N images, which may still be under computation.
+
+    Attributes:
+        result: waits for them and returns, for each image, a row per cell.
+    """
 
     result: Callable[[], list[list[Row]]]
 
     @classmethod
     def now(cls, rows: list[list[Row]]) -> Located:
-        """Return columns that are there."""
+        """Wrap columns that are already computed."""
         return cls(lambda: rows)
 
 
 @contextmanager
 def processes(count: int) -> Iterator[Executor | None]:
-    """Start processes that score maps, one thread each; None for 0.
+    """Start `count` processes, of one thread each, that localize maps; yield None for 0.
 
     They are spawned, not forked: a CUDA context does not survive a fork.
     """

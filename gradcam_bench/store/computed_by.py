@@ -1,4 +1,4 @@
-"""Who computed which parts of a run: kept in every part file, gathered in run.json, compared."""
+"""Which process computed which parts of a run: stored in each part, gathered in run.json."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ _PHRASES = {
 
 
 def this_process() -> dict[str, str]:
-    """Return `machine`, a hash that tells machines apart without naming them, and `started`."""
+    """Return those of `KEYS` that describe this process and its machine.
+
+    `machine` is a hash that tells machines apart without naming them.
+    """
     machine = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -45,15 +48,15 @@ def this_process() -> dict[str, str]:
 
 
 def provenance(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of KEYS that run.json's content has."""
+    """Return the keys of `KEYS`, with their values, that the content of run.json has."""
     return {key: run[key] for key in KEYS if key in run}
 
 
 def gather(parts: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return who computed which parts, one entry a process, the latest last.
+    """Return which process computed which parts, one entry per process, the latest last.
 
     Args:
-        parts: provenance by part number.
+        parts: the provenance that each part's record holds, by part number.
 
     Returns:
         Entries of run.json's `computed`: the part numbers as text ("0-3, 7") and the provenance.
@@ -93,8 +96,8 @@ def provenance_differences(run: Mapping[str, Any]) -> list[str]:
 
     Returns:
         E.g. ["parts 0-3 were computed with torch 2.6, parts 4-5 with torch 2.7"]; empty where all
-        parts were computed alike. What differs between the same parts is told in one sentence.
-        What an entry does not record (of an older version) is not compared.
+        parts were computed alike. All differences between the same parts make one sentence.
+        A key that an entry lacks (one of an older version) is not compared.
     """
     flat = [(from_text(entry["parts"]), _flat(entry)) for entry in run.get("computed") or []]
     keys = dict.fromkeys(key for _, values in flat for key in values)
@@ -120,7 +123,7 @@ def _sentence(groups: Sequence[str], phrases: Sequence[Sequence[str]]) -> str:
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is compared of an entry, versions one by one, as text."""
+    """Return the values of an entry that are compared, as text, one key per package version."""
     named = {key: str(entry[key]) for key in _PHRASES if entry.get(key) is not None}
     versions = entry.get("versions") or {}
     return {f"versions.{name}": str(found) for name, found in versions.items()} | named

@@ -1,7 +1,6 @@
-"""Files that other processes may read or make at the same moment, and what a file looked like.
+"""Files that other processes may read or create at the same moment, and signs of a changed file.
 
-Temporary names are random: processes in containers all have the number 1, so a process's number
-tells nobody apart.
+Temporary names are random, since process ids are not unique: in a container the id is mostly 1.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _AN_HOUR = 3600.0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; it replaces what was there, and is on disk on return.
+    """Write a file whole or not at all; it replaces any file there and is on disk on return.
 
     Raises:
         UserError: it cannot be written (no permission, no space, the folder is gone).
@@ -34,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def create_atomically(path: Path, content: bytes) -> bool:
-    """Write a file that nobody else may have made: of many processes at once, one succeeds.
+    """Create a file that does not exist yet; of many processes that try at once, one succeeds.
 
     Returns:
         Whether this call made the file; False where it was there already.
@@ -76,7 +75,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove the files of processes that were killed while writing into a folder, an hour ago."""
+    """Remove temporary files older than an hour, left by processes killed while writing."""
     for path in folder.glob(".*"):
         if _ASIDE.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _AN_HOUR:
             path.unlink(missing_ok=True)
@@ -99,7 +98,7 @@ class FileState(NamedTuple):
 
 
 def file_state(path: str | os.PathLike[str]) -> FileState:
-    """Return what a file looks like now."""
+    """Return the present state of a file, which need not exist."""
     absolute = os.path.abspath(path)
     try:
         found = os.stat(absolute)
@@ -110,7 +109,7 @@ def file_state(path: str | os.PathLike[str]) -> FileState:
 
 @contextmanager
 def _written_aside(path: Path, content: bytes) -> Iterator[Path]:
-    """Write the content on disk beside the path, under a name of its own, and remove that name."""
+    """Write the content to a temporary file beside the path; remove that file at the end."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with aside.open("xb") as file:
@@ -125,6 +124,7 @@ def _written_aside(path: Path, content: bytes) -> Iterator[Path]:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
+    """Turn an OSError into a UserError that names the file and says what to check."""
     try:
         yield
     except OSError as error:
@@ -135,7 +135,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk, where the file system knows how."""
+    """Flush a folder's list of files to disk, where the file system supports that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

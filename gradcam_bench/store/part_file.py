@@ -40,7 +40,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, MemoryError, pa.ArrowException)
 
 
 class DamagedPartError(UserError):
-    """A part file that cannot be used; the message says why, in words that follow its name."""
+    """A part file that cannot be used; the message ends a sentence that begins with its path."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,16 @@ class Record:
 
     Attributes:
         kind: "scores" or "gallery".
-        config_hash: of the run that it belongs to.
-        part: its number.
-        rows: in it.
-        images: that they are of, broken ones included.
-        errors: broken images among them; -1 where an older version did not finish the part.
-        seconds: that computing it took.
-        broken_files: what the files of the broken images looked like, where they are known.
-        provenance: who computed it, see `computed_by`.
-        checked: False for a part of an older version, which carries neither hash nor checksum.
+        config_hash: config hash of the run that it belongs to.
+        part: its number, from 0.
+        rows: number of rows in it.
+        images: number of images that the rows belong to, broken ones included.
+        errors: how many of these are broken; -1 where an older version did not finish the part.
+        seconds: time that computing the part took.
+        broken_files: states of the broken images' files, where there are such files.
+        provenance: the process that computed it and its machine, see `computed_by`.
+        checked: whether the checksum was compared; False for a part of an older version, which
+            carries neither config hash nor checksum.
     """
 
     kind: str
@@ -73,7 +74,7 @@ class Record:
 
 
 def images_and_errors(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Return how many images the rows are of, and how many of those are broken."""
+    """Return how many images the rows belong to, and how many of those are broken."""
     broken = {row["image_id"] for row in rows if row.get("error") is not None}
     return len({row["image_id"] for row in rows}), len(broken)
 
@@ -100,7 +101,7 @@ def encode(rows: Sequence[Mapping[str, Any]], record: Record) -> bytes:
 
 
 def intact(content: bytes) -> bool:
-    """Return whether a part file is, to the last bit, what was written; False where unsigned."""
+    """Return whether a part file's checksum fits its content; False where it has none."""
     at = _digits_at(content)
     return at is not None and content[at : at + _DIGITS] == _digest(content, at)
 

@@ -1,4 +1,4 @@
-"""The part files of a run's folder, each compared with what the folder is for, and reading them."""
+"""Read the part files of a run's folder, and check that each is whole and belongs to the run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 @dataclass(frozen=True)
 class PartFolder:
-    """The part files of a run: where they lie, and what makes one a part of this run.
+    """The part files of a run: where they are, and how to tell that one belongs to this run.
 
     Attributes:
         directory: the run's output folder.
-        config_hash: of the run; None where it is not known, then parts are compared with nothing.
-        unchecked: numbers of the parts that an older version wrote, without hash or checksum; None
-            where any part may be one of those.
+        config_hash: the run's config hash; None where it is unknown, and parts of any are read.
+        unchecked: numbers of the parts that an older version wrote, without config hash and
+            checksum; None where every part may be one of those.
     """
 
     directory: Path
@@ -96,7 +96,7 @@ class PartFolder:
 
 @cache
 def _tell_unchecked(directory: Path) -> None:
-    """Say, once per folder and process, that old parts are believed as they are."""
+    """Warn, once per folder and process, that parts of an older version cannot be checked."""
     logging.warning("%s: stored by an older version, without checksums: unchecked.", directory)
 
 

@@ -1,10 +1,10 @@
 """Rows on disk: part files with fixed boundaries and run.json, for processes that share a folder.
 
 Part i holds the rows of images [i * part_size, (i + 1) * part_size) of the data set's fixed order.
-A part is written to the side and renamed, so it exists whole or not at all: stopping, resuming and
-sharding are all the computing of parts that are missing. run.json says which config the folder is
-for; it is made before any part, by the first of all processes that start on a folder, and every
-part names the same config, so that rows of two configs never mix.
+A part is written to a temporary file and renamed, so it exists whole or not at all. To resume a
+stopped run, or to share one among processes, is therefore to compute the parts that are missing.
+run.json says which config the folder is for. The first process that starts on a folder makes it,
+before any part, and every part carries the same config hash, so rows of two configs never mix.
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ class Store:
     """The output folder of one run, or of its shards together.
 
     Args:
-        directory: made where it is missing.
-        run: what run.json says of the config and of this process; `config_hash` and `identity` say
-            what the folder is for.
-        n_images: of the whole run.
-        part_size: images a part.
-        overwrite: replace what another config left here.
-        retry_errors: count parts with a broken image as missing, whether or not its file changed.
+        directory: the output folder, made where it is missing.
+        run: the content of a new run.json, about the config and this process; its `config_hash` and
+            `identity` say which config the folder is for.
+        n_images: number of images of the whole run, over all shards.
+        part_size: number of images in a part.
+        overwrite: whether to replace the run of another config in this folder.
+        retry_errors: whether to compute parts with a broken image again even where the image's file
+            has not changed.
 
     Raises:
         UserError: the folder belongs to another config, or cannot be made.
@@ -104,7 +105,7 @@ class Store:
         self._errors: dict[int, int] = {}  # broken images by part, as far as known
         make_folder(directory)
         self.found = join(directory, self.run, overwrite=overwrite)
-        """run.json as this process found it; empty where it made it."""
+        """The content of run.json as this process found it; empty where this process made it."""
         if self.found:
             self.run["config_hash"] = self.found.get("config_hash")  # which the parts carry
         self.parts = PartFolder.of(directory, self.found or self.run)
@@ -115,8 +116,8 @@ class Store:
     def missing_parts(self, shard_index: int = 0, shard_count: int = 1) -> list[int]:
         """Return the parts of a shard that are to be computed.
 
-        Those are the parts that do not exist, are damaged or of another run (which is said), and
-        those with a broken image whose file has changed since.
+        Those are the parts that do not exist, that are damaged or belong to another run (which is
+        logged), and those with a broken image whose file has changed since.
         """
         mine = range(shard_index, self.n_parts, shard_count)
         return [part for part in mine if self._is_missing(self._record(part))]
@@ -137,7 +138,7 @@ class Store:
         """Return how many images are broken in the parts stored so far, by any process.
 
         Args:
-            without: numbers of parts that do not count, since they are being computed anew.
+            without: numbers of the parts that are being computed anew, which do not count.
         """
         for part in self.parts.numbers("scores"):
             if part not in self._errors:  # a listing is cheap; only new parts are looked at
@@ -146,7 +147,7 @@ class Store:
         return sum(count for part, count in self._errors.items() if part not in without)
 
     def recount_errors(self, *, without: Container[int] = ()) -> int:
-        """Return `errors` after looking at all parts again: others may have mended theirs."""
+        """Return `errors` after reading all parts again; other processes may have replaced some."""
         self._errors.clear()
         return self.errors(without=without)
 
@@ -177,10 +178,10 @@ class Store:
 
         Args:
             part: its number.
-            rows: of all images of the part; a broken image's rows have an `error`.
-            gallery: pictures, or none.
-            seconds: that computing them took.
-            broken_files: what the files of the broken images looked like, where they are known.
+            rows: the rows of all images of the part; a broken image's rows have an `error`.
+            gallery: the rows of its pictures that are kept for the gallery; may be empty.
+            seconds: time that computing the part took.
+            broken_files: states of the broken images' files, where there are such files.
 
         Raises:
             UserError: another process has replaced this run; the disk is full.
@@ -219,7 +220,7 @@ class Store:
         write_atomically(path, content)
 
     def write_run(self) -> None:
-        """Write run.json anew, with all that the parts of all processes say of themselves.
+        """Write run.json anew, with what is gathered from the parts of all processes.
 
         Raises:
             UserError: another process has replaced this run.
@@ -235,11 +236,11 @@ class Store:
                 return
 
     def _described(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return what run.json says of the run: as the last process that computed a part has it."""
+        """Return the keys of run.json about the run, from the last process that computed a part."""
         if self._wrote:
             return self.run
         kept = {key: value for key, value in stored.items() if key != "thresholds"}
-        # Thresholds of another run are looked up, not computed: this process has the newest.
+        # Thresholds come from another run and not from parts, so this process has the newest ones.
         names = ("format", "n_parts", "thresholds")
         new: dict[str, Any] = {name: self.run[name] for name in names if name in self.run}
         asked = {"thresholds_from": (self.run.get("config") or {}).get("thresholds_from")}
@@ -262,7 +263,7 @@ class Store:
         }
 
     def _record(self, part: int) -> Record | None:
-        """Return what a part says of itself; None where it is missing or, which is said, unfit."""
+        """Return a part's record; None where it is missing, or unusable, which is logged."""
         record = self._fitting("scores", part)
         if record is not None and os.path.lexists(self.parts.path("gallery", part)):
             return record if self._fitting("gallery", part) is not None else None

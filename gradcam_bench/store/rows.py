@@ -33,10 +33,10 @@ class Layout:
     """Where each row belongs in a matrix of images and cells.
 
     Attributes:
-        pairs: the cells, one a column.
-        images: the image ids, one a line, in order of appearance.
-        kept: (rows,) bool, rows whose cell is wanted.
-        flat: (kept rows,) position in the flattened matrix.
+        pairs: the cells, one per column.
+        images: the image ids, one per line, in order of appearance.
+        kept: (rows,) bool, whether a row's cell is among `pairs`.
+        flat: (kept rows,) position of each kept row in the flattened matrix.
         groups: (images,) code of each image's group, from `group_codes`; None: images are
             independent.
     """
@@ -67,7 +67,7 @@ class Layout:
 
 
 def layout(rows: pd.DataFrame, pairs: Sequence[Cell] | None = None) -> Layout:
-    """Return where each row belongs; cells as in `pairs`, by default all.
+    """Return where each row belongs; the columns are the cells `pairs`, by default all.
 
     Raises:
         UserError: if an image occurs twice in a cell, or belongs to two groups.
@@ -111,12 +111,12 @@ def group_names(images: pd.Index, *tables: pd.DataFrame) -> pd.Series:
     """Return the name of each image's group, as the column `group` of its rows says.
 
     Images of one group are evidence about one scene (or one photograph, or one video): they are
-    resampled together. An image without a group is its own, by its id, and so is every image of
-    rows that lack the column, as those of runs stored before there was one do.
+    resampled together. An image without a group makes a group of its own, named by its id, and so
+    does every image of rows that lack the column, as those of runs stored by older versions do.
 
     Args:
         images: image ids.
-        tables: rows of one or several runs; a group that any of them knows counts.
+        tables: rows of one or several runs; an image's group may stand in any of them.
 
     Returns:
         (images,) names, indexed by image id.

@@ -22,22 +22,22 @@ FORMAT = 2
 
 _DERIVED = ("figures", "tables", "summary.csv", "errors.csv", "report.html")
 
-_STARTS = 100  # attempts to agree, while other processes replace the file
+_STARTS = 100  # attempts to make or join run.json while other processes replace it
 
 _READS, _PAUSE = 20, 0.02  # attempts to read it, and seconds between them
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
-    """Return a short hash of everything that decides a number."""
+    """Return a short hash of everything that the run's numbers depend on."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def same_config(stored: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Return whether two contents of run.json are of one config.
+    """Return whether two contents of run.json belong to one config.
 
-    They are where the hashes are equal; and where the identities are, but for the places of our
-    own code: older versions hashed those, too.
+    They do where the hashes are equal, or where the identities are equal but for the module paths
+    of this package's own functions, which older versions hashed, too.
     """
     if stored.get("config_hash") == run.get("config_hash"):
         return True
@@ -52,9 +52,9 @@ def join(directory: Path, run: Mapping[str, Any], *, overwrite: bool) -> dict[st
     refused; those with the same config all go on.
 
     Args:
-        directory: of the run; it exists.
-        run: the content, with `config_hash` and `identity`.
-        overwrite: replace the run of another config, and remove what it left.
+        directory: the run's output folder, which exists.
+        run: the content of a new run.json, with `config_hash` and `identity`.
+        overwrite: whether to replace the run of another config and remove its files.
 
     Returns:
         The content that was there, of the same config; empty where this call made the file. Its
@@ -92,10 +92,10 @@ def join(directory: Path, run: Mapping[str, Any], *, overwrite: bool) -> dict[st
 
 
 def still_own(directory: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of run.json, which is of this run unless another process replaced it.
+    """Return the content of run.json after checking that it is still this run's.
 
     Raises:
-        UserError: it did.
+        UserError: another process has replaced it, or it is gone.
     """
     stored = _read(directory / "run.json")
     if stored is None or stored.get("config_hash") != run["config_hash"]:
@@ -114,7 +114,7 @@ def to_json(content: Mapping[str, Any]) -> bytes:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with what is in it, where it is."""
+    """Remove a file, or a folder with its content; it need not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -135,7 +135,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _clear(mine: PartFolder, run: Mapping[str, Any]) -> None:
-    """Remove what another config left; never what processes of this config write meanwhile."""
+    """Remove the files of another config; never those that processes of this config write."""
     for path in _foreign(mine):
         still_own(mine.directory, run)
         remove(path)
@@ -144,7 +144,7 @@ def _clear(mine: PartFolder, run: Mapping[str, Any]) -> None:
 
 
 def _foreign(mine: PartFolder) -> list[Path]:
-    """Return the part files that are not, or not surely, of a run."""
+    """Return the part files that are damaged or do not belong to the run."""
     found = []
     for kind in KINDS:
         for part in mine.numbers(kind):
