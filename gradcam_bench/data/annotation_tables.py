@@ -1,4 +1,4 @@
-"""Labels and boxes of many images from one text file, in which a bad line is one bad image."""
+"""Labels and boxes of many images from one text file; a broken line breaks only its own image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def read_solution(path: Path) -> tuple[dict[str, str], Faults]:
     """Read Kaggle's LOC_val_solution.csv ("ImageId,PredictionString").
 
     Returns:
-        Image id -> wnid, and image id -> what is wrong with its line.
+        Image id -> wnid of the images whose lines are right, and image id -> what is wrong with the
+        line of each other image.
 
     Raises:
         UserError: a line names no image.
@@ -45,10 +46,10 @@ def read_solution(path: Path) -> tuple[dict[str, str], Faults]:
 
 
 def _read_row(row: dict) -> tuple[tuple[str, int, int], list[float]]:
-    """Return (wnid, width, height) and the box of a row of a box table.
+    """Return the image's (wnid, width, height) and the xyxy box, in pixels, of one box table row.
 
     Raises:
-        ValueError: one of them cannot be right.
+        ValueError: a field is missing or too many, or a size or a box cannot be right.
     """
     if None in row or None in row.values():
         raise ValueError("it has more or fewer fields than the first line")
@@ -59,14 +60,14 @@ def _read_row(row: dict) -> tuple[tuple[str, int, int], list[float]]:
 
 
 def read_box_table(path: Path) -> tuple[dict[str, Annotation], Faults]:
-    """Read a CSV with a row per box and the columns `TABLE_COLUMNS`.
+    """Read a CSV file with one row per box and the columns `TABLE_COLUMNS`.
 
     Returns:
-        Image id -> annotation of the images all of whose rows are right, and image id -> what is
-        wrong with one of the others.
+        Image id -> annotation of the images whose rows are all right, and image id -> what is wrong
+        with the first broken row of each other image.
 
     Raises:
-        UserError: the file or a column is missing, it is no CSV, or a row names no image.
+        UserError: the file or a column is missing, it is not CSV, or a row names no image.
     """
     reader = csv.DictReader(read_lines(path))
     rows: dict[str, list[list[float]]] = {}

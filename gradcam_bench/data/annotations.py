@@ -1,4 +1,4 @@
-"""The classes of ImageNet, and the boxes of one image from the XML that it comes with."""
+"""The classes of ImageNet, and the boxes of one image, read from its XML file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gradcam_bench.errors import ExampleError, UserError, brief, kind_of
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 MAX_XML_BYTES = 2**20  # some 4,000 boxes
 
-Faults = dict[str, tuple[str, str]]  # image id -> kind (of ExampleError), and the fault in words
+Faults = dict[str, tuple[str, str]]  # image id -> ExampleError's kind, and what is wrong
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Annotation:
     """The boxes of one image, as its annotator wrote them.
 
     Attributes:
-        size: (width, height) of the image that was annotated.
-        wnids: one class name a box.
-        boxes: (B, 4) float64 xyxy in pixels of `size`, exactly as written.
+        size: (width, height) in pixels of the image that was annotated.
+        wnids: WordNet id of the class of each box (e.g. "n01440764"), B of them.
+        boxes: (B, 4) float64 xyxy in pixels of the annotated image, exactly as written.
     """
 
     size: tuple[int, int]
@@ -58,8 +58,9 @@ def imagenet_index() -> dict[str, int]:
 def short_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the first synonym of each class, or all of them where the first is not unique.
 
-    ("tench, Tinca tinca", ...) gives ("tench", ...). Two classes of ImageNet are the crane, the
-    bird and the machine, with no other synonym: those stay equal, and the index tells them apart.
+    ("tench, Tinca tinca", ...) gives ("tench", ...). ImageNet has two classes named "crane", the
+    bird and the machine, without any other synonym: their names stay equal, and only the class
+    index distinguishes them.
     """
     names = tuple(names)
     first = [name.split(", ")[0] for name in names]
@@ -72,18 +73,19 @@ def short_names(names: Iterable[str]) -> tuple[str, ...]:
 def known_classes(
     labels: Mapping[str, str], classes: Container[str], source: str
 ) -> tuple[dict[str, str], Faults]:
-    """Part labels of classes that there are from the others.
+    """Separate the labels that name a known class from those that do not.
 
     Args:
         labels: image id -> wnid.
-        classes: the wnids that there are.
-        source: of the labels, for the message.
+        classes: the known wnids.
+        source: where the labels come from, which the error message names.
 
     Returns:
-        Image id -> wnid of known class, and image id -> its fault, of kind "label", of the others.
+        Image id -> wnid of the images with a known class, and image id -> a fault of kind "label"
+        for each of the others.
 
     Raises:
-        UserError: not one class is known: the labels are those of another data set.
+        UserError: no label names a known class, so they must belong to another data set.
     """
     known = {i: wnid for i, wnid in labels.items() if wnid in classes}
     faults = {
@@ -100,9 +102,12 @@ def known_classes(
 
 
 def require_folder(root: str | os.PathLike[str], *, expected: str) -> Path:
-    """Return `root` as a path; raises UserError, telling what was `expected`, if it is no folder.
+    """Return the folder `root` as a path.
 
     A relative root is taken from the working directory; `~` is the home folder.
+
+    Raises:
+        UserError: it is no folder; the message says what was `expected` in its place.
     """
     if not root:
         raise UserError(f"dataset.root is not given; expected {expected}")
@@ -114,7 +119,7 @@ def require_folder(root: str | os.PathLike[str], *, expected: str) -> Path:
 
 
 def contents(folder: Path) -> str:
-    """Return the first names in a folder, for messages that tell what was found."""
+    """Return the first file names in a folder, for messages that say what was found there."""
     names = sorted(os.listdir(folder))
     if not names:
         return "an empty folder"
@@ -124,11 +129,19 @@ def contents(folder: Path) -> str:
 def load_example(
     image_id: str, path: str, *, label: int, size: tuple[int, int], boxes: np.ndarray
 ) -> Example:
-    """Return the example of an image file; boxes in a frame of `size` move to the file's pixels.
+    """Load an image file and move its boxes to the image's own pixel coordinates.
+
+    Args:
+        image_id: id of the image in its data set.
+        path: of the image file.
+        label: class index.
+        size: (width, height) in pixels of the annotated image, of which the file may be a resized
+            copy.
+        boxes: (B, 4) xyxy in pixels of the annotated image.
 
     Raises:
-        ExampleError: the image cannot be read, is too small or too long to show anything, or is no
-            copy of the one that was annotated (kind "box").
+        ExampleError: the image cannot be read, is too small or too elongated to show anything, or
+            is no copy of the annotated image (kind "box").
     """
     image, orientation = load_oriented(path)
     try:
@@ -144,7 +157,7 @@ def load_example(
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses what an XML may declare: entities that grow without bound, files to fetch."""
+    """Refuses an XML document type, which may declare entities without bound or files to fetch."""
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it declares a document type, which box files do not")
@@ -167,8 +180,8 @@ def read_xml(path: str | os.PathLike[str]) -> Annotation:
     """Read a box file of ILSVRC (PASCAL VOC's format).
 
     Raises:
-        ExampleError: the file is missing, cannot be read, is no XML, has no size or no box (kind
-            "annotation"), or a size or a box that cannot be right (kind "box"; see `rules`).
+        ExampleError: the file is missing, cannot be read, is no XML, or has no size or no box (kind
+            "annotation"); or its size or a box cannot be right (kind "box"; see `rules`).
     """
     name = os.fspath(path)
     try:
@@ -186,7 +199,7 @@ def read_xml(path: str | os.PathLike[str]) -> Annotation:
         raise ExampleError(
             f"annotation {name} does not exist; restore the file", kind="annotation", path=name
         ) from None
-    # ElementTree.ParseError is a SyntaxError; LookupError is of an encoding unknown to Python.
+    # ElementTree.ParseError is a SyntaxError; an encoding unknown to Python raises LookupError.
     except (OSError, SyntaxError, LookupError, ValueError) as error:
         raise ExampleError(
             f"annotation {name} is broken ({brief(error)}); restore the file from its source",

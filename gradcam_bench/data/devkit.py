@@ -1,7 +1,7 @@
-"""Labels from the official devkit, whose MATLAB file is read in a process of its own.
+"""Labels from the official ILSVRC devkit, whose MATLAB file is read in a separate process.
 
-scipy's reader of MATLAB files is compiled code that trusts its input: a damaged meta.mat can end
-the process that reads it, or ask for more memory than there is.
+scipy's reader of MATLAB files is compiled code that trusts its input: a damaged meta.mat can crash
+the process that reads it, or make it ask for more memory than the machine has.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gradcam_bench.data.regular_files import read_lines, read_regular
 from gradcam_bench.errors import UserError, brief
 
 MAX_META_BYTES = 2**26  # the official file takes 0.2 MB
-MAX_SECONDS = 120  # importing scipy from a slow disk is nearly all of it
+MAX_SECONDS = 120  # nearly all of which is for importing scipy from a slow disk
 _CHILD = "from gradcam_bench.data.devkit import print_synsets; print_synsets()"
-_MAX_MEMORY = 2**32  # of addresses, most of which numerical libraries reserve and do not use
+_MAX_MEMORY = 2**32  # bytes of address space; numerical libraries reserve much more than they use
 
 
 def print_synsets() -> None:
-    """Print ILSVRC2012_ID -> wnid, as JSON, of the meta.mat on standard input."""
+    """Read a meta.mat from standard input and print its ILSVRC2012_ID -> wnid as JSON."""
     _limit_this_process()
     import io
 
@@ -35,7 +35,10 @@ def print_synsets() -> None:
 
 
 def _limit_this_process() -> None:
-    """Bound what this process may take; where the system cannot, its parent's clock remains."""
+    """Limit the memory and the time of this process.
+
+    Where the system cannot (Windows), only the parent's timeout remains.
+    """
     try:
         import resource
     except ImportError:
@@ -51,10 +54,11 @@ def _limit_this_process() -> None:
 
 
 def _read_synsets(meta: Path) -> dict[int, str]:
-    """Return ILSVRC2012_ID -> wnid.
+    """Return ILSVRC2012_ID -> wnid, read from meta.mat in a process of its own.
 
     Raises:
-        OSError, ValueError: the file cannot be read, in words.
+        OSError, ValueError: the file cannot be read; the message says why.
+        subprocess.TimeoutExpired: reading it took longer than `MAX_SECONDS`.
     """
     found = subprocess.run(
         [sys.executable, "-c", _CHILD],
@@ -79,11 +83,15 @@ def _read_synsets(meta: Path) -> dict[int, str]:
 def read_devkit(folder: Path) -> list[str]:
     """Read the wnids of validation images 1, 2, ... from the data folder of the official devkit.
 
-    The ground truth file holds one ILSVRC2012_ID a line; meta.mat says which wnid that is. Both
-    are believed whole or not at all: a line that is lost would move the labels of all that follow.
+    Each line of the ground truth file holds an image's ILSVRC2012_ID, whose wnid is in meta.mat.
+    One broken line makes the whole file an error, because images are matched with lines by
+    counting: after a lost line, every label would belong to the wrong image.
+
+    Returns:
+        The wnid of each image; that of ILSVRC2012_val_00000001 comes first.
 
     Raises:
-        UserError: meta.mat is missing or broken, or an id is not in it.
+        UserError: a file is missing or broken, or an id is not in meta.mat.
     """
     meta, truth = folder / "meta.mat", folder / "ILSVRC2012_validation_ground_truth.txt"
     fix = "extract ILSVRC2012_devkit_t12.tar.gz again, or remove it to take labels from the XMLs"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 OVERSAMPLING = 3
-"""Outlines are drawn this many times larger and averaged down, which makes their edges smooth."""
+"""Outlines are drawn at this many times the size, then averaged down, for smooth edges."""
 
 CLASS_NAMES = (
     "striped disc",
@@ -41,7 +41,10 @@ def _turns(count: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def outline(label: int) -> tuple[np.ndarray, ...]:
-    """Return the polygons of a class, (n, 2) each, about unit radius; the second is a hole."""
+    """Return the outline of a class as polygons, (n, 2) each; a second polygon is a hole.
+
+    They are centred on (0, 0), with a radius of about 1.
+    """
     turn = _turns(64)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     name = CLASS_NAMES[label].split()[1]
@@ -79,10 +82,17 @@ def outline(label: int) -> tuple[np.ndarray, ...]:
 
 
 def texture(label: int, u: np.ndarray, v: np.ndarray, pixel: float) -> np.ndarray:
-    """Return how much of the second tone covers each pixel, in [0, 1].
+    """Return the share of each pixel that a class's texture paints in the second of two colours.
 
-    `u` and `v` are the coordinates of `outline`; `pixel` is the width of a pixel in them, over
-    which the texture's edges are softened.
+    Args:
+        label: class index.
+        u: (h, w) horizontal coordinate of each pixel's centre in the units of `outline`, where the
+            object has a radius of about 1.
+        v: (h, w) vertical coordinate in these units.
+        pixel: width of a pixel in these units, over which the texture's edges are softened.
+
+    Returns:
+        (h, w) float32 in [0, 1].
     """
     name = CLASS_NAMES[label].split()[0]
     edge: np.ndarray
@@ -118,7 +128,10 @@ def colours(rng: np.random.Generator, count: int, *, vivid: float = 0.7) -> np.n
 def noise(
     rng: np.random.Generator, size: int, *, cells: tuple[int, int], angle: float = 0.0
 ) -> np.ndarray:
-    """Return smooth noise in [0, 1], (size, size): a random grid (rows, columns), interpolated."""
+    """Return smooth noise, (size, size) float32 in [0, 1].
+
+    It is a random grid of `cells` (rows, columns), interpolated and turned by `angle` in radians.
+    """
     grid = Image.fromarray(rng.random(cells, dtype=np.float32))
     if angle == 0.0:
         field = grid.resize((size, size), Image.Resampling.BICUBIC)
@@ -144,7 +157,7 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     kind = int(rng.integers(5))
     if kind == 0:  # out-of-focus patches
         blend = np.clip(1.6 * cloud - 0.3, 0, 1)
-    elif kind == 1:  # a ground before a wall or sky, with an uneven edge
+    elif kind == 1:  # ground below a wall or the sky, with an uneven edge
         edge = y / size + 0.08 * cloud - float(rng.uniform(0.3, 0.75))
         blend = np.clip(0.5 + (size / 3) * edge, 0, 1)
     elif kind == 2:  # wood
@@ -164,14 +177,20 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _ripples() -> tuple[np.ndarray, np.ndarray]:
-    """Return cos and sin of 24 angles, and complex waves of 2, 3, 5 periods times a height."""
+    """Return 24 points on the unit circle, (24, 2), and the waves that deform it in `wobbly`.
+
+    The waves, (24, 3) complex, have 2, 3 and 5 periods around the circle and fixed amplitudes.
+    """
     turn = _turns(24)
     waves = np.exp(1j * np.outer(turn, [2, 3, 5])) * np.array([0.22, 0.16, 0.12])
     return np.stack([np.cos(turn), np.sin(turn)], axis=1), waves
 
 
 def wobbly(rng: np.random.Generator, *, radius: float, aspect: float = 1.0) -> np.ndarray:
-    """Return an irregular closed outline around (0, 0), (24, 2): a pebble, a leaf, a stain."""
+    """Return an irregular closed outline around (0, 0), (24, 2): a pebble, a leaf, a stain.
+
+    `radius` is its mean radius in pixels; `aspect` is its width over its length.
+    """
     circle, waves = _ripples()
     phase = rng.uniform(0, 2 * math.pi, 4)
     r = radius * (1 + (waves @ np.exp(1j * phase[:3])).real)
@@ -180,21 +199,30 @@ def wobbly(rng: np.random.Generator, *, radius: float, aspect: float = 1.0) -> n
 
 
 def curve(rng: np.random.Generator, *, reach: float) -> np.ndarray:
-    """Return a bent line near (0, 0), (12, 2): a twig, a cable, a blade of grass."""
+    """Return a bent line near (0, 0), (12, 2): a twig, a cable, a blade of grass.
+
+    `reach` is the typical distance, in pixels, of its ends from (0, 0).
+    """
     start, bend, end = rng.normal(0, reach, (3, 2))
     t = np.linspace(0, 1, 12)[:, None]
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
 
 
 def window(points: np.ndarray, *, margin: float, size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the canvas around some points; never empty."""
+    """Return the rows and columns of the canvas around (n, 2) points; never empty.
+
+    `margin` is the space left around the points and `size` the side of the canvas, in pixels.
+    """
     low = np.clip(np.floor(points.min(axis=0) - margin), 0, size - 1).astype(int)
     high = np.clip(np.ceil(points.max(axis=0) + margin), low + 1, size).astype(int)
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
 def cover_of(polygons: tuple[np.ndarray, ...], where: tuple[slice, slice]) -> np.ndarray:
-    """Return the share of each pixel inside the first polygon and outside the others."""
+    """Return the share of each pixel inside the first polygon and outside the second, if any.
+
+    The pixels are those of the rows and columns `where`: (h, w) float32 in [0, 1].
+    """
     rows, columns = where
     height, width = rows.stop - rows.start, columns.stop - columns.start
     canvas = Image.new("L", (OVERSAMPLING * width, OVERSAMPLING * height))
@@ -214,11 +242,14 @@ def lay(
     light: tuple[float, float],
     height: float,
 ) -> None:
-    """Paint something on the scene, in place, lit from `light` and casting a shadow.
+    """Paint something on the scene, in place, lit from one side and casting a shadow.
 
-    `scene` is (3, h, w), `cover` (h, w) the thing's share of each pixel, `paint` (3, h, w) its
-    colour times `cover`, `light` the unit vector towards the light in the image plane, `height`
-    its relief in pixels.
+    Args:
+        scene: (3, h, w), changed in place.
+        cover: (h, w), the share of each pixel that the thing covers.
+        paint: (3, h, w), the thing's colour times `cover`.
+        light: unit vector (x, y) in the image plane, towards the light.
+        height: how far the thing stands out from the scene, in pixels.
     """
     image = Image.fromarray((255 * cover).astype(np.uint8))
     blurred = image.filter(ImageFilter.GaussianBlur(height))
@@ -237,10 +268,13 @@ def lay(
 def clutter(
     rng: np.random.Generator, scene: np.ndarray, *, count: int, light: tuple[float, float]
 ) -> None:
-    """Lay `count` things of no class on the scene, in place: pebbles, leaves, twigs, specks."""
+    """Paint `count` things that belong to no class on the scene, in place.
+
+    They are pebbles, leaves, twigs and specks, lit from the direction `light` as in `lay`.
+    """
     size = scene.shape[-1]
     wide = 2 * size
-    canvas = Image.new("RGBa", (wide, wide))  # premultiplied, as opaque paint on nothing is
+    canvas = Image.new("RGBa", (wide, wide))  # "a": colours are multiplied by alpha, as `lay` wants
     draw = ImageDraw.Draw(canvas)
     for red, green, blue in (255 * colours(rng, count)).astype(int).reshape(-1, 3).tolist():
         fill = (red, green, blue, 255)

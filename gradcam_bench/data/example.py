@@ -1,4 +1,4 @@
-"""What every data set hands to the runner."""
+"""An annotated image, and the interface of a data set that yields them to the runner."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def no_boxes() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Example:
-    """One annotated image, in the pixels of its own file.
+    """One annotated image; all coordinates are pixels of the upright image.
 
     Attributes:
-        image_id: unique in the data set; seeds everything random about this image.
+        image_id: unique in the data set; seeds everything random that is computed for this image.
         image: mode "RGB", upright (EXIF rotation applied), size W x H.
-        label: index of the class asked for, in [0, number of classes).
-        boxes: (B, 4) float64, xyxy in pixels, half-open; all boxes of the class `label`.
-        mask: (H, W) bool, the true evidence of `label`, where the data set knows it.
-        other_label: the second class in the image, where the data set draws one on purpose.
-        other_mask: (H, W) bool, the evidence of `other_label`.
-        group: examples of one group are resampled together by every interval and test, because
-            they show the same scene: two questions about one photograph, frames of one video. None:
-            the example is independent of all others.
+        label: index of the class to be explained, in [0, number of classes).
+        boxes: (B, 4) float64, half-open xyxy in pixels; all boxes of the class `label`.
+        mask: (H, W) bool, the pixels of the object of class `label`, where the data set knows them.
+        other_label: class index of a second object, where the data set draws one on purpose.
+        other_mask: (H, W) bool, the pixels of the object of class `other_label`.
+        group: name shared by examples that show the same scene (two classes in one photograph, two
+            pictures from one video) and are therefore not independent: every confidence interval
+            and test resamples them together. None: the example is independent of all others.
     """
 
     image_id: str
@@ -43,7 +43,15 @@ class Example:
 
 
 class Dataset(Protocol):
-    """A fixed order of examples; constructors raise UserError, `__getitem__` ExampleError."""
+    """A sequence of examples in a fixed order.
+
+    Constructors raise UserError where the data set as a whole is broken; `__getitem__` raises
+    ExampleError where one example is.
+
+    Attributes:
+        class_names: name of each class, in the order of class indices.
+        image_ids: id of each example, in the order of the data set.
+    """
 
     class_names: Sequence[str]
     image_ids: Sequence[str]

@@ -1,4 +1,7 @@
-"""One geometry for image, boxes and mask, and the moves of boxes between pixel frames.
+"""One geometry for image, boxes and mask, and how boxes move between pixel coordinates.
+
+The pixel coordinates are those of the annotated image, of the upright image file, and of the
+network's input.
 
 Boxes are (B, 4) xyxy in pixels, half-open, as continuous coordinates: pixel i covers [i, i + 1).
 """
@@ -13,13 +16,14 @@ from PIL import Image
 
 from gradcam_bench.errors import ExampleError, UserError
 
-SHAPE_TOLERANCE = 0.03  # of width over height, between an image and a resized copy
+# Largest relative difference of width / height between an image and a resized copy of it.
+SHAPE_TOLERANCE = 0.03
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def scale_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Return (B, 4) boxes of a frame of size `old` (width, height) in a frame of size `new`."""
+    """Move (B, 4) boxes from an image of size `old` (width, height) to its copy of size `new`."""
     sx, sy = new[0] / old[0], new[1] / old[1]
     return np.asarray(boxes, np.float64) * np.array([sx, sy, sx, sy])
 
@@ -30,13 +34,14 @@ def upright_boxes(
     """Move boxes with the picture when its EXIF rotation is applied.
 
     Args:
-        boxes: (B, 4) in the stored, not yet rotated frame.
-        width: of the stored frame.
-        height: of the stored frame.
+        boxes: (B, 4) xyxy in pixels of the image as stored, not yet rotated.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
         orientation: EXIF tag 274, 1 to 8; 1 leaves the boxes as they are.
 
     Returns:
-        (B, 4) float64 in the upright frame, (height, width) in size for orientations 5 to 8.
+        (B, 4) float64 xyxy in pixels of the upright image, whose width is the stored height for
+        orientations 5 to 8.
     """
     x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
     if orientation in (2, 3, 7, 8):  # x runs from the right
@@ -49,26 +54,27 @@ def upright_boxes(
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Tell whether one (width, height) is a scaled copy of another, but for rounding.
+    """Return whether images of these two (width, height) may be scaled copies of each other.
 
-    Sides may be a pixel off, for a copy's are rounded, and the shapes may differ by
-    `SHAPE_TOLERANCE`.
+    Each side may be off by a pixel, because a copy's sides are rounded, and the ratios of width to
+    height may differ by `SHAPE_TOLERANCE`.
     """
     across, down = size[0] * other[1], size[1] * other[0]
-    pixel = max(sum(size), sum(other))  # of the smaller in one side, times a side of the larger
+    pixel = max(sum(size), sum(other))  # what one pixel more or less may change in the products
     return abs(across - down) <= max(pixel, SHAPE_TOLERANCE * max(across, down))
 
 
 def annotated_upright(size: tuple[int, int], image_size: tuple[int, int], orientation: int) -> bool:
-    """Tell whether boxes are in the frame of the upright image, though EXIF rotates its file.
+    """Return whether boxes were drawn on the upright image, although its file is stored rotated.
 
-    ILSVRC was annotated in stored pixels, so they are, unless the annotated `size` has the shape
-    of the upright image and not of the stored one: its annotator saw the image upright.
+    ILSVRC's boxes are in pixels of the stored image, before EXIF rotation, so this is False by
+    default. It is True where the annotated `size` has the shape of the upright image and not that
+    of the stored one, which shows that the annotator saw the image upright.
 
     Args:
-        size: (width, height) of the annotation's frame.
-        image_size: (width, height) of the upright image.
-        orientation: EXIF tag 274 of the image file; those from 5 swap the sides.
+        size: (width, height) in pixels of the annotated image.
+        image_size: (width, height) in pixels of the upright image.
+        orientation: EXIF tag 274 of the image file, 1 to 8; from 5 on it swaps width and height.
     """
     stored = image_size[::-1]
     if orientation < 5 or size == stored:
@@ -79,23 +85,24 @@ def annotated_upright(size: tuple[int, int], image_size: tuple[int, int], orient
 def fit_boxes(
     boxes: np.ndarray, size: tuple[int, int], image_size: tuple[int, int], *, orientation: int = 1
 ) -> np.ndarray:
-    """Carry annotated boxes to the pixels of the upright image.
+    """Move annotated boxes to the pixel coordinates of the upright image.
 
-    Boxes follow a resized copy of the image per axis, and rotate along with EXIF, unless they were
-    annotated upright (`annotated_upright`).
+    Boxes are scaled along each axis where the image is a resized copy of the annotated one. They
+    are rotated as EXIF says, unless they were annotated upright (`annotated_upright`).
 
     Args:
-        boxes: (B, 4) in the annotation's frame.
-        size: (width, height) of the annotation's frame.
-        image_size: (width, height) of the upright image.
-        orientation: EXIF tag 274 of the image file.
+        boxes: (B, 4) xyxy in pixels of the annotated image.
+        size: (width, height) in pixels of the annotated image.
+        image_size: (width, height) in pixels of the upright image.
+        orientation: EXIF tag 274 of the image file, 1 to 8.
 
     Returns:
-        (B, 4) float64 in the pixels of the upright image.
+        (B, 4) float64 xyxy in pixels of the upright image.
 
     Raises:
-        ExampleError: the image is no copy of the annotated one: it has another shape, and is no
-            square, to which data sets for classification are often squashed (kind "box").
+        ExampleError: the image cannot be a copy of the annotated one, because its ratio of width to
+            height differs (kind "box"). Square images are excepted, since data sets for
+            classification often squash their images to squares.
     """
     stored_size = image_size[::-1] if orientation >= 5 else image_size
     if annotated_upright(size, image_size, orientation):
@@ -112,7 +119,7 @@ def fit_boxes(
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image becomes the network's input, and where its pixels go.
+    """How an image is resized and cropped to the network's input; boxes and masks go along.
 
     Attributes:
         size: side of the square input in pixels.
@@ -147,7 +154,7 @@ class Geometry:
             )
 
     def _frame(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return the resized width and height and the left and top of the input within it."""
+        """Return the width and height of the resized image, and the left and top of the crop."""
         if self.mode == "squash":
             return self.size, self.size, 0, 0
         assert self.resize is not None
@@ -170,24 +177,29 @@ class Geometry:
         return np.array(self._resample(image))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return the (size, size) bool mask of a (H, W) bool one: resampled, then at least half."""
+        """Return an (H, W) bool mask resampled to the input, (size, size) bool.
+
+        A pixel belongs to it where the resampled mask is at least one half.
+        """
         picture = Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255)
         return np.asarray(self._resample(picture)) >= 128
 
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Return (B, 4) float64 boxes of a width x height image in input pixels, never clipped.
+        """Move (B, 4) boxes from a width x height image to the pixels of the input, as float64.
 
-        With "center_crop" they may reach outside [0, size]; `visible_boxes` clips them.
+        They are not clipped: with "center_crop" they may reach outside [0, size]. `visible_boxes`
+        clips them.
         """
         new_width, new_height, left, top = self._frame(width, height)
         scaled = scale_boxes(boxes, (width, height), (new_width, new_height))
         return scaled - np.array([left, top, left, top], np.float64)
 
     def visible_boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Return the boxes to score against: what of them the network sees, in input pixels.
+        """Return the parts of the boxes that the network sees, in pixels of the input.
 
-        "squash" shows all of every box, so this equals `boxes`. With "center_crop" boxes are
-        clipped to [0, size] and those left without area are dropped: the result may be empty.
+        These are the boxes to score against. With "squash" the network sees all of every box, so
+        this equals `boxes`. With "center_crop" boxes are clipped to [0, size], and those left
+        without area are dropped, so the result may be empty.
         """
         moved = self.boxes(boxes, width, height)
         if self.mode == "squash":
@@ -196,13 +208,13 @@ class Geometry:
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
 
     def inverse_boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Return (B, 4) float64 boxes in input pixels as pixels of the width x height image."""
+        """Move (B, 4) boxes from the pixels of the input back to the width x height image."""
         new_width, new_height, left, top = self._frame(width, height)
         moved = np.asarray(boxes, np.float64) + np.array([left, top, left, top], np.float64)
         return scale_boxes(moved, (new_width, new_height), (width, height))
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return xyxy in pixels of the width x height image: the part that the network sees."""
+        """Return the part that the network sees, xyxy in pixels of the width x height image."""
         frame = np.array([[0, 0, self.size, self.size]])
         x0, y0, x1, y1 = self.inverse_boxes(frame, width, height)[0].tolist()
         return x0, y0, x1, y1

@@ -28,7 +28,7 @@ from gradcam_bench.data.regular_files import file_size, read_regular
 from gradcam_bench.errors import ExampleError, UserError, brief
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-# Where to look under the root; the first folder that holds such files is taken, alone.
+# Where to look under the root; only the first folder that holds such files is used.
 IMAGE_FOLDERS = (
     "ILSVRC/Data/CLS-LOC/val",
     "Data/CLS-LOC/val",
@@ -58,7 +58,7 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 def _files(folder: str, suffixes: tuple[str, ...], prefix: str = "") -> dict[str, str]:
-    """Return stem -> path of the files in a folder."""
+    """Return stem (file name without suffix) -> path of the files in a folder."""
     found: dict[str, str] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -69,7 +69,7 @@ def _files(folder: str, suffixes: tuple[str, ...], prefix: str = "") -> dict[str
 
 
 def _synset_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return stem -> path of the files in the synset folders of a folder."""
+    """Return stem -> path of the files in a folder's synset folders (n01440764, ...)."""
     with os.scandir(folder) as entries:
         synsets = [e.path for e in entries if _SYNSET.fullmatch(e.name) and e.is_dir()]
     found: dict[str, str] = {}
@@ -80,7 +80,7 @@ def _synset_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
 
 
 def _add(found: dict[str, str], stem: str, path: str) -> None:
-    """Add a file; raises UserError where another one has its name, for which counts is a guess."""
+    """Add a file; raises UserError where another has the same stem, as either may be right."""
     if stem in found:
         first, second = sorted((found[stem], path))
         raise UserError(f"one image in two files: {first} and {second}; remove the wrong one")
@@ -88,7 +88,7 @@ def _add(found: dict[str, str], stem: str, path: str) -> None:
 
 
 def _find_images(root: Path) -> tuple[Path, dict[str, str], bool]:
-    """Return the folder of the images, id -> path, and whether they lie in synset folders."""
+    """Return the folder of the images, image id -> path, and whether synset folders hold them."""
     for folder in (root / name for name in IMAGE_FOLDERS):
         if not folder.is_dir():
             continue
@@ -102,7 +102,7 @@ def _find_images(root: Path) -> tuple[Path, dict[str, str], bool]:
 
 
 def _find_xmls(root: Path, image_folder: Path) -> tuple[Path, dict[str, str]]:
-    """Return the folder of the box files and id -> path."""
+    """Return the folder of the box files, and image id -> path of its box file."""
     for folder in (*(root / name for name in BOX_FOLDERS), image_folder):
         if not folder.is_dir():
             continue
@@ -117,12 +117,12 @@ def _find_xmls(root: Path, image_folder: Path) -> tuple[Path, dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What a list of labels, or the synset folders, say.
+    """The labels of all images, from a file of labels or from the names of synset folders.
 
     Attributes:
-        source: where they come from, for messages.
-        path: the file to mend, None for the synset folders.
-        wnids: image id -> class.
+        source: where the labels come from, for error messages.
+        path: the file to correct where a label is wrong, None for the synset folders.
+        wnids: image id -> wnid of its class, where it is known.
         faults: image id -> what is wrong with its label.
     """
 
@@ -133,14 +133,14 @@ class _Labels:
 
 
 def _synset_labels(images: dict[str, str]) -> _Labels:
-    """Return the labels that are the names of the folders that the images lie in."""
+    """Return the labels given by the synset folders: an image's class is its folder's name."""
     labels = {i: os.path.basename(os.path.dirname(path)) for i, path in images.items()}
     source = "the synset folders"
     return _Labels(source, None, *known_classes(labels, imagenet_index(), source))
 
 
 def _listed_labels(root: Path) -> _Labels | None:
-    """Return the labels of a file of labels, or None where the XMLs are to tell them."""
+    """Return the labels of the Kaggle file or the devkit, or None where there is neither."""
     for solution in (root / name for name in SOLUTIONS):
         if solution.is_file():
             listed, faults = read_solution(solution)
@@ -158,18 +158,17 @@ def _listed_labels(root: Path) -> _Labels | None:
 class ImageNet:
     """ILSVRC-2012 validation images with all boxes of their class.
 
-    Labels are positions among the 1000 sorted wnids, also where only some classes are present.
-    The label comes from the image's synset folder, else LOC_val_solution.csv, else the devkit,
-    else the one class its XML names. Boxes are floats as written, in the pixels of the XML's
-    <size>; where the image file has another size (a resized copy), or an EXIF rotation, they are
-    carried to the pixels of the upright image (`geometry.fit_boxes`).
+    Labels are positions among the 1000 sorted wnids, even where only some classes are present.
+    An image's class is that of its synset folder; without these, that of LOC_val_solution.csv, else
+    of the devkit, else the one class that its XML names. Boxes are floats as written in the XML, in
+    pixels of its <size>. Where the image file has another size (a resized copy) or an EXIF
+    rotation, they are moved to the pixels of the upright image (`geometry.fit_boxes`).
 
     Args:
-        root: the data set's folder; the layout is found out. See `EXPECTED`, and the folder names
-            above it.
+        root: the data set's folder, in any layout of `EXPECTED`, which is detected.
 
     Raises:
-        UserError: no image or no box file is where a layout has it, or the labels are broken.
+        UserError: no layout's folder holds images, or none box files, or the labels are broken.
     """
 
     def __init__(self, *, root: str) -> None:
@@ -230,16 +229,16 @@ class ImageNet:
         return labels.wnids[image_id]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the SHA-256 of what is there to evaluate.
+        """Return 16 hex digits of the SHA-256 of the examples, to tell data sets apart.
 
         Covers image ids, labels (where a file or folder gives them), sizes of the image files in
-        bytes, and the XMLs byte by byte (but for those that cannot be read); not the pixels.
+        bytes, and the contents of the XMLs that can be read; not the pixels.
         """
         digest = hashlib.sha256()
         for image_id, path in zip(self.image_ids, self._images, strict=True):
             wnid = self._labels.wnids.get(image_id) if self._labels else None
             digest.update(f"{image_id} {wnid} {file_size(path)}\n".encode())
             if image_id in self._xmls:
-                with suppress(OSError):  # told when it is loaded
+                with suppress(OSError):  # reported when the example is loaded
                     digest.update(read_regular(self._xmls[image_id], limit=MAX_XML_BYTES))
         return digest.hexdigest()[:16]

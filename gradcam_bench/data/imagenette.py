@@ -1,4 +1,4 @@
-"""Imagenette, whose ILSVRC validation images have boxes: a benchmark without registration."""
+"""Imagenette: ILSVRC images that anyone can download without registering, some with boxes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXPECTED = (
 
 
 def _find_images(folder: Path, wanted: Container[str]) -> dict[str, str]:
-    """Return id -> path of the validation images that are wanted.
+    """Return image id -> path of the ILSVRC validation images whose ids are `wanted`.
 
     Raises:
-        UserError: two files are of one image.
+        UserError: two files are named for the same image.
     """
     found: dict[str, str] = {}
     for part in ("train", "val"):
@@ -122,7 +122,7 @@ class Imagenette:
         )
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the SHA-256 of what is there to evaluate.
+        """Return 16 hex digits of the SHA-256 of the examples, to tell data sets apart.
 
         Covers image ids, labels, sizes of the image files in bytes, and the boxes with the size
         they are given in; not the pixels.

@@ -1,4 +1,4 @@
-"""Image files of every kind as upright RGB."""
+"""Read image files of all usual formats and colour modes as upright RGB images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gradcam_bench.data.jpeg import MAX_SCANS, blanked, many_scans
 from gradcam_bench.data.regular_files import read_regular
 from gradcam_bench.errors import ExampleError, brief
 
-# Decoders that are safe on files of strangers: PIL would hand PostScript to Ghostscript.
+# Only decoders that are safe on untrusted files: PIL passes PostScript to Ghostscript, for example.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_BYTES = 2**30  # 16 bits a channel at the size where PIL suspects a decompression bomb
+MAX_BYTES = 2**30  # 16-bit RGB of the size from which PIL suspects a decompression bomb
 _ORIENTATION_TAG = 274
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +29,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# warnings.catch_warnings changes state of the whole process: one thread at a time.
+# warnings.catch_warnings changes state of the whole process, so one thread at a time may use it.
 _WARNINGS_LOCK = threading.Lock()
 
 
@@ -42,7 +42,7 @@ def _pil_quiet() -> Iterator[None]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        with _pil_quiet():  # warns of corrupt EXIF
+        with _pil_quiet():  # which warns of corrupt EXIF data
             value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # PIL's parser raises anything on corrupt EXIF; the pixels are still good
         return 1
@@ -65,28 +65,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, int]:
-    """Return the pixels of a file as RGB, not yet turned, and its EXIF orientation."""
+    """Return the image in a file's bytes as RGB, not yet rotated, and its EXIF orientation."""
     if not data:
         raise ValueError("it is empty")
     if fault := blanked(data):
         raise ValueError(fault)
-    with _pil_quiet():  # warns of bombs and of broken TIFF, MPO and EXIF headers
+    with _pil_quiet():  # warns of decompression bombs and broken TIFF, MPO and EXIF headers
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     with image:
         if "progressive" in image.info and many_scans(data):
             raise ValueError(f"it has more than {MAX_SCANS} scans, which could take hours")
         with _pil_quiet() if image.format == "TIFF" else nullcontext():  # which warns of its tags
             image.load()
-        orientation = _orientation(image)  # after load, which turns TIFFs itself
+        orientation = _orientation(image)  # after load, which already rotates TIFFs
         return _to_rgb(image), orientation
 
 
 def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
-    """Read an image file as upright RGB, and tell how it was stored.
+    """Read an image file as upright RGB, and return how it was stored.
 
     Grayscale, palette, CMYK and YCbCr are converted as PIL does; of 16-bit grayscale the high byte
-    is kept; transparency is composited over white, as a page shows it; of several frames the first
-    is taken; EXIF rotation is applied.
+    is kept; transparency is composited over white, as a web page shows it; of an animation the
+    first picture is taken; EXIF rotation is applied.
 
     Returns:
         The image, mode "RGB", and the EXIF orientation of the file, 1 to 8 (1: stored upright).
@@ -116,5 +116,5 @@ def load_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
 
 
 def load_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as upright RGB; `load_oriented` tells the conversions and errors."""
+    """Read an image file as upright RGB; see `load_oriented` for conversions and errors."""
     return load_oriented(path)[0]

@@ -1,10 +1,11 @@
-"""JPEG files that decode without an error and are broken all the same: blanks where pixels were.
+"""Detect JPEG files that are partly overwritten with zeros, yet decode without an error.
 
-Pillow does not hand on the decoder's warnings. A file whose download or disk left zeros in the
-middle therefore opens as a picture whose rest is gray or striped. It is told from a sound file by
-what a long run of zero bits can mean under the file's own Huffman tables (ITU-T T.81, annex C: the
-first code of each table is all zeros). A long run of bytes 255 never stands for pixels (annex B:
-such a byte begins a marker). Only files that hold such a run at all are looked at.
+Pillow does not pass on the decoder's warnings. A file in which a broken download or disk left zeros
+therefore opens as an image that is gray or striped from there on. To recognize such files, a long
+run of zero bits is decoded with the file's own Huffman tables (ITU-T T.81, annex C: the first code
+of each table is all zeros): if it stands for anything but flat blocks, or for more blocks than the
+image has, the file is damaged. A long run of bytes 255 never stands for pixels (annex B: such a
+byte begins a marker). Files without a long run of either byte need no further check.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# A run that no photograph comes near: two blocks of 63 coefficients, all of them -1, take less.
+# Runs of bytes up to this length are accepted; no photograph comes near: two blocks of 63
+# coefficients, all of them -1, take less.
 RUN = 64
-# Scans that refine coefficients hold raw bits between their codes; libjpeg keeps at most 1000.
+# The same for scans that refine coefficients, which hold raw bits between their codes (libjpeg
+# writes at most 1000 of these at a time).
 REFINED_RUN = 256
-MAX_SCANS = 100  # libjpeg writes 10; each costs a pass over all blocks, for a few bytes of file
+MAX_SCANS = 100  # libjpeg writes 10; a few bytes each make the decoder go over the whole image
 
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not stuffed, not a restart
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither a stuffed byte nor a restart marker
 _ZEROS, _RUN_OF_ZEROS = re.compile(rb"\x00{%d,}" % RUN), bytes(RUN)
 _ONES, _RUN_OF_ONES = re.compile(rb"\xff{%d,}" % RUN), b"\xff" * RUN
 _SOI, _EOI, _SOS, _DHT, _TEM = 0xD8, 0xD9, 0xDA, 0xC4, 0x01
@@ -31,7 +34,7 @@ _ANY = 2**62
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a frame header tells: its marker, and component id -> its blocks in the image."""
+    """A JPEG frame header (SOF): its marker code, and component id -> its number of blocks."""
 
     code: int
     blocks: dict[int, int]
@@ -42,15 +45,15 @@ _Tables = dict[int, tuple[int, int]]
 
 
 def blanked(data: bytes) -> str | None:
-    """Return in words what stands where a JPEG's picture was, or None.
+    """Return how a JPEG's image data was overwritten, in words, or None where it was not.
+
+    A run of more than `RUN` zero bytes counts as overwritten where zero bits stand for anything but
+    flat blocks (in which all coefficients but the first are zero), or for more flat blocks than the
+    image has. Shorter runs are accepted, and so is everything that is arithmetically coded.
 
     Args:
-        data: a file, of any kind; other formats, and JPEGs too broken to be followed, give None,
-            for the decoder tells those.
-
-    A run of more than `RUN` zero bytes is an error where zero bits mean anything but flat blocks
-    (all coefficients but the first are zero), or more flat blocks than the image has. Shorter runs
-    are let pass, and so is everything in arithmetic coding.
+        data: the bytes of a file of any format. Other formats give None, and so do JPEGs whose
+            headers make no sense, as the decoder reports those.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
@@ -69,10 +72,14 @@ def blanked(data: bytes) -> str | None:
 
 
 def _regions(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield what belongs to the picture: the longest sound run of zero bytes, its start, its end.
+    """Yield the regions of a file that the image depends on, with what run of zeros each allows.
 
-    That is the data of every scan, and from the first one on what lies between them but for
-    comments: tables and headers, whose loss loses the next scan.
+    These are the data of every scan and, after the first of them, the tables and headers between
+    scans, without which the next scan cannot be decoded. Comments are left out.
+
+    Yields:
+        The longest run of zero bytes that an intact file may have in the region, and where the
+        region starts and ends, all in bytes.
     """
     frame, tables, place, begun = _Frame(0, {}), _Tables(), 2, False
     while found := _MARKER.search(data, place):
@@ -97,12 +104,12 @@ def _regions(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def many_scans(data: bytes) -> bool:
-    """Tell whether a progressive JPEG may cost more passes than `MAX_SCANS` to decode."""
+    """Return whether a progressive JPEG may have more than `MAX_SCANS` scans to decode."""
     return data.count(b"\xff\xda") > MAX_SCANS
 
 
 def _first_codes(body: bytes) -> _Tables:
-    """Return the code of all zeros of each table in a DHT segment: its bits and its symbol."""
+    """Return length in bits and symbol of the all-zeros code of each table in a DHT segment."""
     tables = _Tables()
     while body:
         counts = body[1:17]
@@ -115,7 +122,7 @@ def _first_codes(body: bytes) -> _Tables:
 
 
 def _blocks(body: bytes) -> dict[int, int]:
-    """Return id -> number of 8 x 8 blocks of each component of a frame header."""
+    """Return component id -> number of 8 x 8 blocks, from the body of a frame header."""
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
     parts = [body[i : i + 3] for i in range(6, 6 + 3 * body[5], 3)]
     sampling = {part[0]: (part[1] >> 4, part[1] & 15) for part in parts}
@@ -125,7 +132,13 @@ def _blocks(body: bytes) -> dict[int, int]:
 
 
 def _longest(frame: _Frame, tables: _Tables, body: bytes) -> int:
-    """Return the longest run of zero bytes that the data of a scan, by its header, may have."""
+    """Return the longest run of zero bytes that the data of an intact scan may have.
+
+    Args:
+        frame: the frame header that the scan belongs to.
+        tables: the Huffman tables defined before the scan.
+        body: of the scan's header.
+    """
     if frame.code not in (*_SEQUENTIAL, _PROGRESSIVE):
         return _ANY
     pairs = body[1 : 1 + 2 * body[0]]
@@ -134,14 +147,14 @@ def _longest(frame: _Frame, tables: _Tables, body: bytes) -> int:
     for component, chosen in zip(pairs[::2], pairs[1::2], strict=True):
         blocks = frame.blocks[component]
         if first == 0 and refines:
-            bits += blocks  # one bit each, without a code
+            bits += blocks  # one raw bit per block
         elif first == 0:
-            bits += blocks * sum(tables[chosen >> 4])  # a code, and as many bits as it names
+            bits += blocks * sum(tables[chosen >> 4])  # a code, and as many bits as its symbol says
         if first == 0 and frame.code == _PROGRESSIVE:
             continue
         length, symbol = tables[0x10 | (chosen & 15)]
         run, size = divmod(symbol, 16)
         if size or run > (14 if frame.code == _PROGRESSIVE else 0):
-            return shortest  # zero bits stand for coefficients, alike in every block
-        bits += -(-blocks // 2**run) * (length + run)  # the end of 2 ** run blocks
+            return shortest  # zero bits would stand for the same coefficients in every block
+        bits += -(-blocks // 2**run) * (length + run)  # one code ends 2 ** run blocks
     return max(shortest, bits // 8 + 2)

@@ -1,4 +1,4 @@
-"""Files of a data set read whole: regular files alone, so that nothing hangs, and no giants."""
+"""Read whole files of a data set: only regular files, since others may hang, and up to a size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gradcam_bench.errors import UserError, brief
 MAX_TABLE_BYTES = 2**28  # a box file of all 1.3 million training images takes a third of that
 
 
-# Opening a pipe would wait for its other end; regular files do not notice. O_BINARY is of Windows.
+# O_NONBLOCK keeps the opening of a pipe from waiting for its other end, and changes nothing for
+# regular files. O_BINARY exists on Windows only.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -26,7 +27,7 @@ def read_regular(path: str | os.PathLike[str], *, limit: int) -> bytes:
         OSError: the file is missing, may not be read, is no regular file (a folder, a pipe, a
             device, which could hang or never end), or is larger than `limit`.
     """
-    file = os.open(path, _FLAGS)  # without Python's file object, half of the time of a small file
+    file = os.open(path, _FLAGS)  # Python's file object would double the time for a small file
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
@@ -42,10 +43,10 @@ def read_regular(path: str | os.PathLike[str], *, limit: int) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file, whatever ends them and with or without a BOM.
+    """Return the lines of a UTF-8 text file, with any line ends, with or without a BOM.
 
     Raises:
-        UserError: the file cannot be read as such.
+        UserError: the file cannot be read, is larger than `MAX_TABLE_BYTES`, or is not UTF-8.
     """
     try:
         return read_regular(path, limit=MAX_TABLE_BYTES).decode("utf-8-sig").splitlines()
@@ -54,7 +55,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def file_size(path: str) -> int:
-    """Return the bytes of a file, -1 where it is missing: that is told when it is loaded."""
+    """Return the size of a file in bytes, -1 where it is missing (loading it reports that)."""
     try:
         return os.path.getsize(path)
     except OSError:

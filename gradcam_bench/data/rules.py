@@ -1,7 +1,8 @@
-"""What an example must fulfil to be scored: the sizes of images, and the places of boxes.
+"""Rules that an example must meet to be scored: sizes of images, and positions of boxes.
 
-Each rule raises ExampleError with its kind, in words; who read the file adds its name and what to
-do. docs/metrics.md lists the rules with their reasons under "What a broken example is".
+Where a rule is broken, an ExampleError says of which kind the error is and what is wrong; the
+caller that read the file adds its name and what to do. docs/metrics.md lists the rules with their
+reasons under "What a broken example is".
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import numpy as np
 
 from gradcam_bench.errors import ExampleError, brief
 
-MIN_SIDE = 8  # pixels: a block of a JPEG; below, a file stands in for an image that is missing
-MAX_ASPECT = 50  # of the longer to the shorter side
-MAX_PIXELS = 1_000_000  # of a stated side: no image file comes near
+MIN_SIDE = 8  # pixels, a JPEG block; smaller files are placeholders for missing images
+MAX_ASPECT = 50  # ratio of the longer to the shorter side
+MAX_PIXELS = 1_000_000  # for each side that a file states; no real image comes near
 MIN_INSIDE = 0.5  # the share of a box's area that must lie in the image
 CLIPPED = 0.5  # pixels by which a corner moves before a box counts as clipped
 
 
 def to_number(text: str | None) -> float:
-    """Return the number that a file's text spells; Python's own spellings (1_000) are refused.
+    """Return a text from a file as a number; spellings only Python knows (1_000) are refused.
 
     Raises:
-        ExampleError: it is none (kind "annotation").
+        ExampleError: the text is missing or no number (kind "annotation").
     """
     try:
         if text is not None and text.isascii() and "_" not in text:
@@ -35,11 +36,11 @@ def to_number(text: str | None) -> float:
 
 
 def to_pixels(text: str | None) -> int:
-    """Return the side of an image, in pixels, that a file's text spells.
+    """Return a text from a file as the width or height of an image in pixels.
 
     Raises:
-        ExampleError: it is no number (kind "annotation"), or no whole one from 1 to `MAX_PIXELS`
-            (kind "box").
+        ExampleError: the text is no number (kind "annotation"), or not a whole number from 1 to
+            `MAX_PIXELS` (kind "box").
     """
     number = to_number(text)
     if not (1 <= number <= MAX_PIXELS and number == int(number)):
@@ -48,7 +49,7 @@ def to_pixels(text: str | None) -> int:
 
 
 def check_image(size: tuple[int, int]) -> None:
-    """Raise ExampleError where an image of this (width, height) shows nothing to a network."""
+    """Raise ExampleError where an image of (width, height) pixels is too small or too elongated."""
     short, long = sorted(size)
     if short < MIN_SIDE:
         fault = f"expected {MIN_SIDE} a side or more"
@@ -60,11 +61,13 @@ def check_image(size: tuple[int, int]) -> None:
 
 
 def check_boxes(boxes: Iterable[Sequence[float]], size: tuple[int, int]) -> None:
-    """Raise ExampleError, naming the box, where one cannot be right.
+    """Raise ExampleError, naming the box, where a box cannot be right.
+
+    A box must have finite corners, an area, and at least `MIN_INSIDE` of it inside the image.
 
     Args:
         boxes: xyxy each, in pixels of the annotated image.
-        size: (width, height) of that image.
+        size: (width, height) of that image in pixels.
     """
     for box in boxes:
         if fault := _box_fault(box, size):
@@ -88,15 +91,15 @@ def _box_fault(box: Sequence[float], size: tuple[int, int]) -> str | None:
 
 
 def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """Cut boxes to the image.
+    """Clip boxes to the image.
 
     Args:
         boxes: (B, 4) xyxy in pixels, half-open.
-        size: (width, height) of the image.
+        size: (width, height) of the image in pixels.
 
     Returns:
-        (B, 4) boxes inside [0, width] x [0, height], and how many of them had a corner more than
-        `CLIPPED` pixels outside.
+        (B, 4) boxes inside [0, width] x [0, height], and the number of boxes that had a corner more
+        than `CLIPPED` pixels outside.
     """
     clipped = boxes.clip(0, np.array([*size, *size], np.float64))
     return clipped, int((np.abs(clipped - boxes) > CLIPPED).any(1).sum())

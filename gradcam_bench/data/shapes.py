@@ -1,4 +1,4 @@
-"""Shapes: drawn scenes whose true evidence is known pixel by pixel."""
+"""Shapes: drawn scenes in which the pixels of each object are known exactly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALLEST, LARGEST = 0.1, 0.6
 MAX_HIDDEN = 0.2
 """Occluders hide at most this share of an object."""
 FINGERPRINTED = 16
-"""The first scenes stand for all in `Shapes.fingerprint`: every scene has the same recipe."""
+"""`Shapes.fingerprint` covers this many scenes; all others are drawn by the same code."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Scene:
 
     Attributes:
         image: (size, size, 3) uint8.
-        labels: the class of each object, all different.
-        masks: (size, size) bool each, the visible pixels of each object; disjoint.
-        hidden: the share of each object's pixels that occluders hide.
+        labels: class index of each object, all different.
+        masks: (size, size) bool per object, its visible pixels; the masks are disjoint.
+        hidden: the share, in [0, 1], of each object's pixels that occluders hide.
     """
 
     image: np.ndarray
@@ -48,7 +48,13 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 
 
 def draw_scene(rng: np.random.Generator, *, size: int = 96, objects: int = 1) -> Scene:
-    """Draw one scene: background, clutter, `objects` things of different classes, occluders."""
+    """Draw one scene: background, clutter, `objects` objects of different classes, occluders.
+
+    Args:
+        rng: source of everything random in the scene.
+        size: side of the image in pixels.
+        objects: number of objects, 1 or 2.
+    """
     labels = tuple(int(k) for k in rng.permutation(len(drawing.CLASS_NAMES))[:objects])
     direction = float(rng.uniform(0, 2 * math.pi))
     light = (math.cos(direction), math.sin(direction))
@@ -88,7 +94,10 @@ def draw_scene(rng: np.random.Generator, *, size: int = 96, objects: int = 1) ->
 def _places(
     rng: np.random.Generator, *, size: int, objects: int
 ) -> tuple[list[float], list[tuple[float, float]]]:
-    """Return the sides and centres of squares inside the image, at least 2 pixels apart."""
+    """Return sides and (x, y) centres, in pixels, of one square per object to draw it in.
+
+    The squares lie inside the image, at least 2 pixels apart.
+    """
     low, high = SMALLEST * size + 1.5, LARGEST * size - 1.5
     sides = low + (high - low) * np.sqrt(rng.random(objects))  # like photographs: more large ones
     while True:
@@ -140,9 +149,10 @@ def _draw_object(
 
 
 def _tones(rng: np.random.Generator, *, around: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two colours, (3, 1, 1) each, that stand out from each other and from `around`.
+    """Return two colours, (3, 1, 1) each, that differ from each other and from `around`.
 
-    They are drawn alike for every class and in either order, so colour carries no class.
+    Their distribution is the same for every class, and so is that of their order: a network cannot
+    tell the class from the colour.
     """
     candidates = list(drawing.colours(rng, 8, vivid=0.9))
     base = max(candidates[:4], key=lambda c: min(float(np.abs(c - around).mean()), 0.3))
@@ -151,7 +161,12 @@ def _tones(rng: np.random.Generator, *, around: np.ndarray) -> tuple[np.ndarray,
 
 
 def _enough(whole: np.ndarray, visible: np.ndarray) -> bool:
-    """Tell whether enough of an object stays visible for its class and its size."""
+    """Return whether enough of an object stays visible to recognize it.
+
+    Args:
+        whole: (size, size) bool, all pixels of the object.
+        visible: (size, size) bool, those that no occluder hides.
+    """
     if visible.sum() < (1 - MAX_HIDDEN) * whole.sum():
         return False
     x0, y0, x1, y1 = mask_box(visible)[0]
@@ -159,9 +174,9 @@ def _enough(whole: np.ndarray, visible: np.ndarray) -> bool:
 
 
 def _exposed(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Return a photograph of the canvas, (size, size, 3) uint8.
+    """Return the canvas, (3, size, size), as if photographed: (size, size, 3) uint8.
 
-    With uneven light, vignette, tint and sensor noise.
+    Uneven light, a vignette, a tint and sensor noise are added.
     """
     size = canvas.shape[-1]
     x, y = drawing.pixel_centres(size)
@@ -184,9 +199,10 @@ class Shapes:
     `length` only says how many there are.
 
     With `mode="pair"` each scene holds two objects of different classes, apart from each other,
-    and comes twice: example 2k asks for the first (id ending in "-A"), 2k + 1 for the second
-    ("-B"), and `other_label`, `other_mask` are those of the object that is not asked for. The two
-    are one `group`, named by the id without its ending: they are one image, not two.
+    and yields two examples: example 2k has the class of the first object as its label (id ending in
+    "-A"), 2k + 1 that of the second ("-B"); `other_label` and `other_mask` are those of the other
+    object. The two examples form a `group`, named by their id without its ending, because they show
+    the same image.
 
     Args:
         split: "train", "validation" or "test"; they share no scene.
@@ -196,7 +212,7 @@ class Shapes:
         mode: "single" or "pair".
 
     Raises:
-        UserError: for any other argument.
+        UserError: an argument is not one of these values or out of its range.
     """
 
     def __init__(
@@ -239,7 +255,7 @@ class Shapes:
         return len(self.image_ids)
 
     def scene(self, index: int) -> Scene:
-        """Draw scene `index`, counted from 0; in mode "pair" it is that of two examples."""
+        """Draw scene `index`, counted from 0; in mode "pair" two examples share each scene."""
         entropy = (self.seed, SPLITS.index(self.split), MODES.index(self.mode), index)
         objects = 1 + MODES.index(self.mode)
         return draw_scene(np.random.default_rng(entropy), size=self.size, objects=objects)

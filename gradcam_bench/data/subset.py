@@ -8,7 +8,12 @@ from gradcam_bench.data.example import Dataset, Example
 
 
 class FirstN:
-    """The first N examples of a data set."""
+    """The first N examples of a data set.
+
+    Args:
+        dataset: the whole data set.
+        limit: number of examples to keep, N.
+    """
 
     def __init__(self, dataset: Dataset, limit: int) -> None:
         self.dataset, self.class_names = dataset, dataset.class_names
@@ -22,5 +27,5 @@ class FirstN:
         return self.dataset[index]
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of the whole data set."""
+        """Return the fingerprint of the whole data set, of which `limit` is no part."""
         return self.dataset.fingerprint()

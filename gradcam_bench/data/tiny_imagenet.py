@@ -33,7 +33,11 @@ _Row = tuple[str, str, tuple[int, int, int, int]]
 
 
 def _read_row(name: str, fields: list[str]) -> _Row:
-    """Return the row of a file name and the fields that follow it.
+    """Return (file name, wnid, half-open xyxy box in pixels) of one line of val_annotations.txt.
+
+    Args:
+        name: the line's first field, the file name.
+        fields: the line's other fields.
 
     Raises:
         ValueError: a field is missing or cannot be right.
@@ -45,9 +49,9 @@ def _read_row(name: str, fields: list[str]) -> _Row:
     x0, y0, x1, y1 = (int(corner) for corner in corners)
     if max(map(abs, (x0, y0, x1, y1))) > MAX_PIXELS:
         raise ValueError(f"a corner is beyond {MAX_PIXELS} pixels")
-    # Far corners are the last pixel inside: over the 10,000 boxes coordinates run from 0 to 63,
-    # never 64 (4,485 have xmax 63), and 24 boxes have xmax = xmin, 17 ymax = ymin, none less. So
-    # one is added to make them half-open.
+    # The file's far corner is the last pixel inside the box, as its 10,000 boxes show: coordinates
+    # run from 0 to 63, never 64 (4,485 boxes have xmax 63); 24 boxes have xmax = xmin, and 17 have
+    # ymax = ymin, but none has less. So one is added to make the boxes half-open.
     return name, wnid, (x0, y0, x1 + 1, y1 + 1)
 
 
@@ -55,7 +59,8 @@ def _read_rows(table: Path) -> tuple[dict[str, _Row], Faults]:
     """Read val_annotations.txt.
 
     Returns:
-        Image id -> (file name, wnid, half-open box), and image id -> what is wrong with its line.
+        Image id -> (file name, wnid, half-open box) of the images whose lines are right, and image
+        id -> what is wrong with the line of each other image.
 
     Raises:
         UserError: the file is empty, or a line names no image.
@@ -89,11 +94,11 @@ def _read_rows(table: Path) -> tuple[dict[str, _Row], Faults]:
 
 
 class TinyImageNet:
-    """Validation images of Tiny ImageNet with their box.
+    """Validation images of Tiny ImageNet, with one box each.
 
     Boxes are half-open: one is added to the far corners of val_annotations.txt, which are the
-    last pixel inside. Images of another size than 64 x 64 (enlarged copies) get scaled boxes.
-    A broken line, or one of an unknown class, breaks the example of its image.
+    last pixel inside. If an image is not 64 x 64 (an enlarged copy), its box is scaled along.
+    A line that is broken, or names an unknown class, breaks only the example of its image.
 
     Args:
         root: the folder tiny-imagenet-200.
@@ -165,7 +170,7 @@ class TinyImageNet:
         )
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the SHA-256 of what is there to evaluate.
+        """Return 16 hex digits of the SHA-256 of the examples, to tell data sets apart.
 
         Covers image ids, labels and boxes; not the image files.
         """

@@ -1,20 +1,23 @@
-"""All level sets of an 8-bit heatmap in one sweep: every component's box at every level.
+"""The connected components of an 8-bit heatmap's foreground at every threshold, in one pass.
 
-The foregrounds {q >= level} of an 8-bit map q lie inside one another, so their components form a
-tree. It is found without labelling a single level:
+Raising the threshold only shrinks the foreground {q >= level} of an 8-bit map q, so the components
+at all levels form a tree (the component tree, or max-tree). It is built from the highest level to
+the lowest, without labelling the foreground of any level:
 
-1. Each row falls into hills, runs that rise and then fall. A hill cut at any level stays in one
-   piece, so a map upsampled from 7x7 is some 800 hills where it is 50176 pixels.
-2. A hill whose summit lies beside a slope at least as high joins that slope's hill: nothing is
-   lost at any level. What is left are the local maxima of the map and their basins, some fifteen.
-3. From the highest level down, each basin adds what it holds at that level, and basins that meet
-   there merge (Kruskal's algorithm).
+1. Each row is cut into hills: runs of pixels whose values rise and then fall. At every level, the
+   foreground pixels of one hill are contiguous, so that hills can stand in for pixels. A map
+   upsampled from 7 x 7 to 224 x 224 has 50176 pixels, but only some 800 hills.
+2. A hill is joined to a hill of an adjacent row that is at least as high where its summit touches
+   it: whenever part of the first is foreground, the two are connected. The joined groups are called
+   basins; there is one for each local maximum of the map, some fifteen in all.
+3. From the highest level down, each basin gains its pixels of that level, and basins that touch at
+   that level are merged with union-find (as in Kruskal's algorithm).
 
-The holes of the foregrounds are the components, by 4 neighbours, of the inverted map, but for
-the outside.
+The holes of a foreground are the 4-connected components of the inverted map, except the one that
+surrounds the image.
 
-Compiled by Numba, components and holes of a Grad-CAM map of 224 x 224 take a third of the time of
-the same steps in NumPy, and a fiftieth of labelling every level with OpenCV.
+Compiled by Numba, finding the components and holes of a 224 x 224 Grad-CAM map takes a third of the
+time of the same steps in NumPy, and a fiftieth of the time of labelling every level with OpenCV.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ SIZES = ("none", "pixels", "area")
 
 _PIXELS, _AREA = SIZES.index("pixels"), SIZES.index("area")
 
-_FAR = np.iinfo(np.int32).max  # no coordinate yet
+_FAR = np.iinfo(np.int32).max  # stands for "no coordinate yet" where the smallest is kept
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,11 @@ class Components:
     """The components of {q >= level} at every level, K of them in all.
 
     Attributes:
-        level: (K,) int64 in 1..255, ascending; a component appears once at each level it lives.
-        boxes: (K, 4) int64, half-open x0, y0, x1, y1.
-        size: (K,) int64, pixels, or twice the area that the pixels' centres span, holes left out.
+        level: (K,) int64 in 1..255, ascending; a component that exists at several levels has one
+            entry for each.
+        boxes: (K, 4) int64 in pixels, half-open xyxy.
+        size: (K,) int64, the number of pixels, or twice the area that their centres span, in square
+            pixels; holes do not count.
     """
 
     level: np.ndarray
@@ -54,19 +59,23 @@ def components(q: np.ndarray, *, connectivity: int = 8, size: str = "area") -> C
     """Return the components of {q >= level} at levels 1 to 255.
 
     Args:
-        q: (H, W) uint8.
-        connectivity: 4 or 8 neighbours.
-        size: "area" (for 8 neighbours), "pixels", or "none" (zeros).
+        q: (H, W) uint8, the quantized heatmap.
+        connectivity: 4 or 8, the number of neighbours of a pixel.
+        size: what `Components.size` holds: "area" (needs connectivity 8), "pixels", or "none" for
+            zeros, which is faster.
     """
     level, boxes, sizes = _sweep(q, connectivity == 8, SIZES.index(size), False)
     return Components(level[::-1], boxes[::-1], sizes[::-1])
 
 
 def holes(q: np.ndarray) -> Components:
-    """Return the holes of {q >= level}: 4-connected {q < level} that the outside does not reach.
+    """Return the holes of the foreground {q >= level} at every level.
+
+    A hole is a 4-connected component of the background {q < level} that does not reach the image's
+    border. Sizes are zeros.
 
     Args:
-        q: (H, W) uint8.
+        q: (H, W) uint8, the quantized heatmap.
     """
     inverse = np.full((q.shape[0] + 2, q.shape[1] + 2), LEVELS - 1, dtype=np.uint8)
     inverse[1:-1, 1:-1] -= q
@@ -75,10 +84,10 @@ def holes(q: np.ndarray) -> Components:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function when it is first called, and keep the result for the next process."""
+    """Have Numba compile a function when it is first called, and cache the result on disk."""
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder to keep it in is writable
+    except RuntimeError:  # no cache folder is writable
         return njit(nogil=True)(function)
 
 
@@ -86,18 +95,22 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _sweep(
     levels: np.ndarray, diagonal: bool, measure: int, outside: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return level, boxes and size of all components, from the highest level down.
+    """Return the level, box and size of every component, from the highest level down.
 
     Args:
-        levels: (H, W) uint8.
-        diagonal: whether pixels that touch at a corner hang together.
-        measure: place in SIZES.
-        outside: leave out the component of the first pixel.
+        levels: (H, W) uint8, the quantized heatmap, or its inverse when holes are sought.
+        diagonal: whether pixels that touch only at a corner are connected (8 neighbours, not 4).
+        measure: index into `SIZES`.
+        outside: whether to leave out the component of the top left pixel, which surrounds the image
+            when `levels` is inverted and padded.
+
+    Returns:
+        Arrays (K,), (K, 4) and (K,) as in `Components`.
     """
     hill, start, summit = _hills(levels)
     owner, count = _join(levels, hill, summit, diagonal)
     reach = _reach(levels, start, summit, owner, count)
-    basin = hill  # hills are not looked up any more; their pixels take the basin's number
+    basin = hill  # reuses the memory: from here on, each pixel holds the number of its basin
     for h in range(len(owner)):
         basin.ravel()[start[h] : start[h + 1]] = owner[h]
     size = _sizes(levels, basin, count, measure)
@@ -107,7 +120,7 @@ def _sweep(
     boxes = np.empty((LEVELS * count, 4), np.int64)
     sizes = np.empty(LEVELS * count, np.int64)
     found = 0
-    own_box = np.full((count, 4), _FAR, np.int64)  # as in `reach`
+    own_box = np.full((count, 4), _FAR, np.int64)  # x0, y0, -x1, -y1, as in `reach`
     own_size = np.zeros(count, np.int64)
     parent = np.arange(count)
     for level in range(LEVELS - 1, 0, -1):
@@ -146,11 +159,12 @@ def _root(parent: np.ndarray, node: int) -> int:
 
 @_compiled
 def _hills(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut each row into runs that rise and then fall, plateaus allowed.
+    """Cut each row into hills: runs of pixels whose values rise and then fall, plateaus allowed.
 
     Returns:
-        The hill of each pixel (H, W); the pixel, in row-major order, where each starts, and the
-        end of the last (hills + 1,); the first pixel of each one's highest plateau (hills,).
+        The number of each pixel's hill, (H, W); the row-major index of the pixel where each hill
+        starts, followed by the end of the last, (hills + 1,); and the row-major index of the first
+        pixel of each hill's highest plateau, its summit, (hills,).
     """
     height, width = levels.shape
     hill = np.empty((height, width), np.int32)
@@ -179,12 +193,14 @@ def _hills(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _join(
     levels: np.ndarray, hill: np.ndarray, summit: np.ndarray, diagonal: bool
 ) -> tuple[np.ndarray, int]:
-    """Join each hill with one in the next row that is at least as high beside its summit.
+    """Group hills into basins by joining each to a neighbour at least as high as its summit.
 
-    A hill follows one other at most, so the hills joined that reach a level hang together there.
+    The neighbour is a hill of an adjacent row that touches the summit with a pixel as high or
+    higher. Each hill is joined to at most one such neighbour, so at any level the hills of a basin
+    that reach the level are connected to each other.
 
     Returns:
-        The number of the basin to which each hill leads, (hills,), and the number of basins.
+        The number of each hill's basin, (hills,), and the number of basins.
     """
     height, width = levels.shape
     parent = np.arange(len(summit))
@@ -218,9 +234,11 @@ def _join(
 def _reach(
     levels: np.ndarray, start: np.ndarray, summit: np.ndarray, owner: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return how far each basin reaches by what it adds at each level: (256, basins, 4) int32.
+    """Return a bounding box of what each basin gains at each level: (256, basins, 4) int32.
 
-    The four are x0, y0, -x1, -y1, of which the smallest count.
+    A box is x0, y0, -x1, -y1 in pixels: with the far corner negated, the box around several is the
+    minimum of each number. Pixels that lie between others of the basin may be missing from their
+    own level's box, but the union with the boxes of all higher levels is exact.
     """
     width = levels.shape[1]
     reach = np.full((LEVELS, count, 4), _FAR, np.int32)
@@ -247,10 +265,11 @@ def _reach(
 
 @_compiled
 def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, measure: int) -> np.ndarray:
-    """Return the size that each basin's pixels bring in at each level: (256, basins) int32.
+    """Return by how much each basin's size grows at each level: (256, basins) int32.
 
-    Four pixels in a square span an area of 1, three of them 1/2, fewer none. They hang together,
-    so each square counts for the basin of its highest pixel.
+    The size is what `measure` says. For the area, each square of four neighbouring pixels counts:
+    four foreground pixels span an area of 1, three an area of 1/2, fewer none. These pixels are
+    connected, so the area of the square is added to the basin of its highest pixel.
     """
     height, width = levels.shape
     size = np.zeros((LEVELS, count), np.int32)
@@ -262,7 +281,7 @@ def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, measure: int) -> n
         return size
     third, fourth = np.empty(width, np.uint8), np.empty(width, np.uint8)
     for y in range(height - 1):
-        for x in range(width - 1):  # a loop of its own, which the compiler vectorizes
+        for x in range(width - 1):  # a separate loop, so that the compiler can vectorize it
             a, b, c, d = levels[y, x], levels[y, x + 1], levels[y + 1, x], levels[y + 1, x + 1]
             low, other = min(a, b), min(c, d)
             fourth[x] = min(low, other)
@@ -287,11 +306,11 @@ def _sizes(levels: np.ndarray, basin: np.ndarray, count: int, measure: int) -> n
 def _passes(
     levels: np.ndarray, start: np.ndarray, owner: np.ndarray, diagonal: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where hills of different basins touch.
+    """Return the passes: where two basins touch, and the highest level at which they do.
 
     Returns:
-        The two basins of each pass, (passes, 2), ordered by its level, and the first pass of each
-        level, (257,).
+        The two basins of each pass, (passes, 2), in ascending order of its level; and the number of
+        the first pass of each level, (257,): those of level v run from entry v up to entry v + 1.
     """
     width = levels.shape[1]
     hills = len(owner)

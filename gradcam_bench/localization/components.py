@@ -16,10 +16,15 @@ from gradcam_bench.localization.protocol import Protocol
 
 
 def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Return half-open xyxy boxes of a foreground, (H, W) bool, as the protocol picks them.
+    """Return the boxes around the components of a foreground that the protocol chooses.
+
+    Args:
+        mask: (H, W) bool, the foreground.
+        protocol: its `component`, `finder` and `connectivity` decide.
 
     Returns:
-        (K, 4) float64; K is 1 unless `protocol.component` is "all", and 0 for an empty mask.
+        (K, 4) float64 in pixels, half-open xyxy; K is 0 for an empty mask, otherwise 1, unless
+        `protocol.component` is "all".
     """
     if protocol.component == "foreground":
         return _boxes(ndimage.find_objects(mask.astype(np.uint8)))
@@ -33,27 +38,33 @@ def component_boxes(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
         return boxes[largest : largest + 1]
     if protocol.component == "all" and protocol.finder == "contours":
         holes = _boxes(ndimage.find_objects(_background(mask))[1:])
-        boxes = np.concatenate([boxes, holes - np.array([2, 2, 0, 0])])  # 1 of them is the frame
+        # 1 is subtracted for the padding; a hole's contour reaches 1 pixel further on each side.
+        boxes = np.concatenate([boxes, holes - np.array([2, 2, 0, 0])])
     return boxes
 
 
 def largest_component(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol) -> int:
-    """Return which of the components with these boxes, (K, 4) integers, is the largest.
+    """Return the index of the largest component, given the box of each.
 
-    Contours are compared by cv2.contourArea. Of equal ones the first that cv2 returns counts: an
-    outer border comes before what it encloses, and of components that lie apart the one whose
-    first pixel in row-major order is the last. Labels are compared by their pixels, and the one
-    with the first pixel counts.
+    With finder "contours" components are compared by cv2.contourArea. Ties go to the contour that
+    cv2 returns first: an outer border comes before what it encloses, and of components that lie
+    apart, the one that begins last in row-major order comes first. With finder "labels" components
+    are compared by their number of pixels, and ties go to the one that begins first.
+
+    Args:
+        mask: (H, W) bool, the foreground.
+        boxes: (K, 4) integers, half-open xyxy in pixels, one box per component.
+        protocol: its `finder` and `connectivity` decide.
     """
     contours, structure = protocol.finder == "contours", _structure(protocol)
     best, best_rank = -1, (-1, 0)
     bounds = 2 * (boxes[:, 2] - boxes[:, 0] - 1) * (boxes[:, 3] - boxes[:, 1] - 1)
     for k in np.argsort(-bounds, kind="stable").tolist():
         if contours and bounds[k] < best_rank[0]:
-            break  # nor does any that follows enclose as much
+            break  # the components that follow have smaller boxes, hence smaller areas
         x0, y0, x1, y1 = boxes[k].tolist()
         labels, _ = ndimage.label(mask[y0:y1, x0:x1], structure=structure)
-        # Only one component can reach all four sides: two would have to cross.
+        # Only one component can touch all four sides of the box: two of them would have to cross.
         reaching = set(labels[0].tolist()) - {0}
         for side in (labels[-1], labels[:, 0], labels[:, -1]):
             reaching &= set(side.tolist())
@@ -70,9 +81,10 @@ def largest_component(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol) -
 
 
 def twice_polygon_area(mask: np.ndarray) -> int:
-    """Return twice the area that the pixel centres of an (H, W) bool mask span.
+    """Return twice the area, in square pixels, that the pixel centres of an (H, W) bool mask span.
 
-    Of each square of four neighbours, four span an area of 1, three span 1/2, fewer none.
+    In each square of 2 x 2 neighbours, four mask pixels span an area of 1, three an area of 1/2,
+    fewer none.
     """
     count = mask[:-1].astype(np.uint8) + mask[1:]
     count = count[:, :-1] + count[:, 1:]
@@ -80,7 +92,11 @@ def twice_polygon_area(mask: np.ndarray) -> int:
 
 
 def _background(mask: np.ndarray) -> np.ndarray:
-    """Label the background of an (H, W) mask in a frame of 1 pixel: 1 is outside, others holes."""
+    """Label the 4-connected background of an (H, W) mask after padding it by 1 pixel.
+
+    Returns:
+        (H + 2, W + 2) integers: 0 is the mask, 1 the outside, 2 and above its holes.
+    """
     return ndimage.label(np.pad(~mask, 1, constant_values=True))[0]
 
 

@@ -12,21 +12,22 @@ from gradcam_bench.localization.protocol import Protocol
 
 
 def energy_in_region(heatmap: np.ndarray, region: np.ndarray) -> float:
-    """Return the share, in [0, 1], of a heatmap's positive part that lies in a region.
+    """Return the share of a heatmap's energy, the sum of its positive values, inside a region.
 
     Args:
         heatmap: (H, W); negative values count as 0.
-        region: (B, 4) boxes, of which the union counts, or an (H, W) bool mask.
+        region: (B, 4) half-open xyxy boxes in pixels, whose union is the region, or an (H, W) bool
+            mask.
 
     Returns:
-        NaN where the region is empty or the heatmap degenerate.
+        The share in [0, 1]; NaN where the region is empty or the heatmap degenerate.
 
     Raises:
-        UserError: the mask has another size.
+        UserError: the mask does not have the heatmap's size.
 
     References:
         Wang et al., "Score-CAM", CVPRW 2020, section 4.2 (energy-based pointing game). Departure:
-        the union of all boxes of the class, where the paper takes images with one box.
+        the region is the union of all boxes of the class; the paper uses only images with one box.
     """
     size = (heatmap.shape[0], heatmap.shape[1])
     mask = region if region.dtype == bool else boxes_to_mask(region, size)
@@ -38,12 +39,18 @@ def energy_in_region(heatmap: np.ndarray, region: np.ndarray) -> float:
 
 
 def mask_iou(heatmap: np.ndarray, mask: np.ndarray, protocol: Protocol) -> float:
-    """Return the IoU, in [0, 1], of the protocol's whole foreground with an (H, W) bool mask.
+    """Return the IoU of a heatmap's whole foreground (every component) with a mask.
 
-    NaN where the mask is empty, 0 where the heatmap is degenerate.
+    Args:
+        heatmap: (H, W).
+        mask: (H, W) bool, the ground truth.
+        protocol: its fixed threshold decides what is foreground.
+
+    Returns:
+        The IoU in [0, 1]; NaN where the mask is empty, 0 where the heatmap is degenerate.
 
     Raises:
-        UserError: the sizes differ.
+        UserError: the mask does not have the heatmap's size, or the protocol sweeps its threshold.
     """
     _check_size(mask, heatmap, "mask_iou")
     if not mask.any():

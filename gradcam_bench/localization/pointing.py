@@ -1,4 +1,4 @@
-"""The pointing game."""
+"""The pointing game: whether a heatmap's maximum lies on the object."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from gradcam_bench.localization.boxes import is_degenerate, pixel_regions
 
 
 def pointing_hit(heatmap: np.ndarray, boxes: np.ndarray, *, tolerance: float = 15) -> float:
-    """Play the pointing game: 1.0 for a hit, 0.0 for a miss, NaN without boxes.
+    """Play the pointing game: return 1.0 for a hit, 0.0 for a miss, NaN without boxes.
 
     Args:
-        heatmap: (H, W) at the image's original size; its first maximum in row-major order points.
-        boxes: (B, 4) xyxy half-open in the image's original pixels.
-        tolerance: pixels; a hit if some pixel of the boxes' union lies strictly nearer.
+        heatmap: (H, W) at the image's original size; its maximum, the first in row-major order on
+            ties, is the point.
+        boxes: (B, 4) xyxy half-open in pixels of the original image.
+        tolerance: distance in pixels; the point is a hit if it lies strictly nearer than this to
+            some pixel of any box.
 
     References:
         Zhang et al., "Top-down Neural Attention by Excitation Backprop", IJCV 2018, section 4.2,
@@ -28,7 +30,8 @@ def pointing_hit(heatmap: np.ndarray, boxes: np.ndarray, *, tolerance: float = 1
     if is_degenerate(heatmap):
         return 0.0
     point = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-    # The nearest pixel of a box lies straight or at a corner; no pixel needs to be listed.
+    # Along each axis the distance to a box is that to its first or last pixel, or 0 between them,
+    # so the nearest pixel is found without going through all of them.
     nearest = min(
         sum(max(s.start - p, p - (s.stop - 1), 0) ** 2 for s, p in zip(region, point, strict=True))
         for region in regions

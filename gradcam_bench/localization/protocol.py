@@ -1,4 +1,4 @@
-"""A localization protocol: every free choice between a map and a number, frozen and named."""
+"""A localization protocol: every choice between a heatmap and its score, fixed under one name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "ground_truth": ("float", "truncated"),
 }
 
-MAX_IOU_LEVELS = 8  # the levels an image reaches are stored as the bits of one byte
+MAX_IOU_LEVELS = 8  # which of them an image's box reaches is stored in the bits of one byte
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Protocol:
         connectivity: 4 or 8 neighbours; contours are those of 8-connected components.
         box: "half_open", or "cv2": x, y, x + w, y + h with the far corner clamped to size - 1.
         iou: areas from "half_open" widths, or "inclusive" ones (+1).
-        ground_truth: corners kept as "float", or "truncated" to integers in the input's frame.
+        ground_truth: corners kept as "float", or "truncated" to integers, in pixel coordinates of
+            the network's input.
         iou_levels: ascending, in (0, 1]; a hit is IoU >= level. One level where the threshold is
             fixed; a swept protocol may have several, and its accuracy is the mean over them.
 
@@ -152,7 +153,7 @@ class Protocol:
         """
         if self.threshold is not None:
             return np.array([self.threshold])
-        assert self.interval is not None  # __post_init__ holds this
+        assert self.interval is not None  # __post_init__ has checked it
         return np.arange(0, 1, self.interval)
 
 
@@ -166,10 +167,10 @@ def protocol_of(node: Mapping[str, Any], key: str = "") -> Protocol:
 
     Args:
         node: the arguments of `Protocol`; `_target_` is ignored.
-        key: the protocol's key in the config, for the message.
+        key: the protocol's key in the config, which the error message names.
 
     Raises:
-        UserError: arguments are missing or unknown, or have values that `Protocol` refuses.
+        UserError: arguments are missing or unknown, or have values that `Protocol` does not allow.
     """
     values = {name: value for name, value in node.items() if name != "_target_"}
     try:
@@ -182,18 +183,19 @@ def protocol_of(node: Mapping[str, Any], key: str = "") -> Protocol:
 
 
 def run_protocols(run: Mapping[str, Any]) -> dict[str, Protocol]:
-    """Return the protocols that a run was scored under, by the name its columns carry.
+    """Return the protocols that a run was scored under.
 
-    Everything derived from stored rows takes IoU levels, thresholds and intervals from here.
+    Whatever is computed from stored rows takes IoU levels, thresholds and intervals from here.
 
     Args:
-        run: the content of run.json. One without protocols gives none.
+        run: the content of run.json; without protocols in it the result is empty.
 
     Returns:
-        In the run's order: the first one's columns have no suffix.
+        Name of the protocol, as in the names of its columns -> protocol, in the run's order (the
+        first one's columns have no suffix).
 
     Raises:
-        UserError: a protocol is not stored whole.
+        UserError: an argument of a protocol is missing, unknown or not allowed.
     """
     nodes = (run.get("config") or {}).get("protocols") or {}
     found = [protocol_of(node or {}, key) for key, node in nodes.items()]

@@ -1,7 +1,8 @@
-"""Split thresholds: chosen on the images of one stored run, told for those of another.
+"""Split thresholds: thresholds chosen on one split of images and reported on another.
 
-A protocol that sweeps stores which thresholds hit, per image (`max_box_acc`). The best threshold of
-one run can therefore be looked up in the rows of any other, without computing a map again.
+A protocol with a swept threshold stores, for each image, at which thresholds its box is a hit
+(`max_box_acc`). The best threshold on the images of one run can therefore be chosen from its stored
+rows, and then be evaluated on the stored rows of another run, without computing a heatmap again.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from gradcam_bench.names import CONTROLS, cell_name, without_places
 from gradcam_bench.store import parts
 from gradcam_bench.store.rows import cell_rows, level_masks, measured, scored
 
-_SIZES = ("limit", "length")  # keys of a data set that only say how much of it
-_TOLD = ("source", "_target_")  # keys of a protocol that decide no number
+_SIZES = ("limit", "length")  # keys of a data set's config that only limit how many images are used
+_TOLD = ("source", "_target_")  # keys of a protocol's config that change no score
 
 
 def choose(
     directory: Path, run: Mapping[str, Any], image_ids: Iterable[str], *, output_dir: Path
 ) -> dict[str, Any]:
-    """Choose, for every swept protocol, method and layer of a run, thresholds from another run.
+    """Choose thresholds for a run on the images of another run.
 
-    Per IoU level it is the threshold that is right most often there, the lowest of equals.
+    They are chosen for every swept protocol, method, layer and IoU level: the threshold with the
+    highest box accuracy in the other run, the lowest one on ties.
 
     Args:
-        directory: of the other run.
-        run: what run.json will hold of the run that the thresholds are for.
-        image_ids: of that run.
-        output_dir: of that run.
+        directory: folder of the other run, on whose images thresholds are chosen.
+        run: what run.json will hold of this run, which the thresholds are for.
+        image_ids: ids of this run's images.
+        output_dir: folder of this run.
 
     Returns:
-        For run.json: `from`, `config_hash` and `n_images` of the other run, and
-        `chosen[protocol][method][layer]`, a list of one threshold per IoU level.
+        An entry for run.json: `from` (the other run's folder), its `config_hash` and `n_images`,
+        and `chosen[protocol][method][layer]`, a list of one threshold in [0, 1) per IoU level.
 
     Raises:
-        UserError: the other folder holds no finished run; it is this very run, or shares images
-            with it; its network, geometry or protocol differs; it lacks a protocol, method or
-            layer.
+        UserError: no protocol of this run is swept; the other folder holds no finished run; it is
+            this very run, or shares images with it; its network, geometry or protocol differs; or
+            it has no scores of a protocol, method or layer of this run.
     """
     told = f"thresholds_from={directory}"
     mine = run["identity"]
@@ -74,7 +76,7 @@ def choose(
 
 
 def _check_fit(told: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Raise a UserError where another run is unfinished, or of another network or geometry."""
+    """Raise UserError where the other run is unfinished, or its network or geometry differs."""
     if not found.get("complete"):
         raise UserError(f"{told} holds an unfinished run: finish it first, {found.get('command')}")
     other = found["identity"]
@@ -87,7 +89,7 @@ def _check_fit(told: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> 
 
 
 def _same_data(mine: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether equal image ids of two runs mean the same images."""
+    """Return whether two runs use the same data set, so that equal ids mean equal images."""
     data = [
         {k: v for k, v in without_places(identity["dataset"]).items() if k not in _SIZES}
         for identity in (mine, other)
@@ -102,7 +104,15 @@ def _chosen(
     other: Mapping[str, Any],
     mine: Mapping[str, Any],
 ) -> dict[str, dict[str, list[float]]]:
-    """Return the thresholds of one protocol by method and layer."""
+    """Return the thresholds chosen for one protocol: method -> layer -> one per IoU level.
+
+    Args:
+        told: the option as the user gave it, with which error messages begin.
+        rows: the other run's rows.
+        node: this run's config of the protocol.
+        other: `identity` of the other run.
+        mine: `identity` of this run.
+    """
     name = node["name"]
     there = other["protocols"].get(name)
     if there is None:

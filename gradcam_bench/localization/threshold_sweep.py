@@ -1,4 +1,4 @@
-"""One heatmap at every threshold: the best IoU of the boxes that protocols draw at each level."""
+"""One heatmap at every threshold: the IoU of the boxes that protocols draw at each 8-bit level."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from gradcam_bench.localization.component_tree import LEVELS, Components, compon
 from gradcam_bench.localization.components import component_boxes, largest_component
 from gradcam_bench.localization.protocol import Protocol
 
-OUTLINE = np.array([-1, -1, 1, 1])  # from a hole's box to that of its contour
+OUTLINE = np.array([-1, -1, 1, 1])  # added to a hole's box, gives the box of its contour
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One heatmap under one protocol, at every level.
+    """The scores of one heatmap under one protocol, at every 8-bit level.
 
     Attributes:
-        best_iou: (256,) float64, the best IoU at each level with any ground-truth box (and, of
-            all contours, any contour); NaN without ground truth, 0 where there is no box.
-        max_level: largest value of the 8-bit heatmap; 0 where it is degenerate.
+        best_iou: (256,) float64 in [0, 1], the largest IoU of any box drawn at each level with any
+            ground-truth box; NaN without ground truth, 0 where no box is drawn.
+        max_level: largest value of the 8-bit heatmap, 0 to 255; 0 where it is degenerate.
     """
 
     best_iou: np.ndarray
@@ -38,15 +38,19 @@ class Sweep:
 
 
 def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol]) -> list[Sweep]:
-    """Score one heatmap at every level, for several protocols that share it.
+    """Score one heatmap at every 8-bit level, under several protocols.
 
     Args:
         heatmap: (H, W) float32, upsampled and normalised as the protocols say.
-        boxes: (B, 4) float64, xyxy half-open, in the heatmap's frame.
-        protocols: with equal `relu`, `upsampling` and `normalization`, and quantized.
+        boxes: (B, 4) float64, the ground truth, half-open xyxy in the heatmap's pixel coordinates.
+        protocols: each with `quantize`, and with equal `relu`, `upsampling` and `normalization`,
+            so that the heatmap is the same for all.
+
+    Returns:
+        One `Sweep` per protocol, in their order.
 
     Raises:
-        UserError: the protocols do not share a heatmap, or one does not quantize it.
+        UserError: the protocols need different heatmaps, or one does not quantize it.
     """
     if len({(p.relu, p.upsampling, p.normalization) for p in protocols}) > 1:
         names = ", ".join(repr(p.name) for p in protocols)
@@ -70,11 +74,13 @@ def sweep(heatmap: np.ndarray, boxes: np.ndarray, protocols: Sequence[Protocol])
 
 
 class _LevelSets:
-    """The level sets of one heatmap and their IoU with the truth, each computed once.
+    """The components and holes of one heatmap at every level, and their IoU with the ground truth.
+
+    Each is computed when it is first asked for and then kept, as several protocols share it.
 
     Attributes:
-        q: (H, W) uint8.
-        boxes: (B, 4) float64, the ground truth.
+        q: (H, W) uint8, the quantized heatmap.
+        boxes: (B, 4) float64, the ground truth, half-open xyxy in pixels.
     """
 
     def __init__(self, q: np.ndarray, boxes: np.ndarray) -> None:
@@ -83,7 +89,7 @@ class _LevelSets:
         self._known: dict[Hashable, Any] = {}
 
     def components(self, protocol: Protocol) -> Components:
-        """Return the components as the protocol connects and measures them."""
+        """Return the components, by the protocol's connectivity and its measure of size."""
         size = "area" if protocol.finder == "contours" else "pixels"
         return self._once(
             (protocol.connectivity, size),
@@ -91,7 +97,7 @@ class _LevelSets:
         )
 
     def outlines(self) -> Components:
-        """Return the holes with the boxes of their contours, which run around them."""
+        """Return the holes, with the boxes of their contours, which run on the pixels around."""
 
         def outlined() -> Components:
             found = holes(self.q)
@@ -100,21 +106,21 @@ class _LevelSets:
         return self._once("outlines", outlined)
 
     def component_ious(self, protocol: Protocol) -> np.ndarray:
-        """Return the best IoU with the truth of each of K components, (K,)."""
+        """Return the best IoU of each component's box with a ground-truth box, (K,)."""
         return self._once(
             ("components", protocol.connectivity, *_convention(protocol)),
             lambda: self.ious(self.components(protocol).boxes, protocol),
         )
 
     def outline_ious(self, protocol: Protocol) -> np.ndarray:
-        """Return the best IoU with the truth of the outline of each of K holes, (K,)."""
+        """Return the best IoU of each hole's contour's box with a ground-truth box, (K,)."""
         return self._once(
             ("outlines", *_convention(protocol)),
             lambda: self.ious(self.outlines().boxes, protocol),
         )
 
     def ious(self, boxes: np.ndarray, protocol: Protocol) -> np.ndarray:
-        """Return the best IoU with the truth, (K,), of half-open boxes (K, 4)."""
+        """Return the best IoU of each half-open box, (K, 4), with a ground-truth box: (K,)."""
         drawn = in_convention(boxes.astype(np.float64), self.q.shape, protocol)
         truth = ground_truth(self.boxes, protocol)
         return iou(drawn, truth, inclusive=protocol.iou == "inclusive").max(axis=1)
@@ -126,14 +132,14 @@ class _LevelSets:
 
 
 def _convention(protocol: Protocol) -> tuple[str, str, str]:
-    """Return what decides the IoU of a half-open box with the truth."""
+    """Return the choices of a protocol on which the IoU of a box with the ground truth depends."""
     return protocol.box, protocol.iou, protocol.ground_truth
 
 
 def _best_iou(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
     """Return the best IoU at each level, (256,), of the boxes that the protocol draws there."""
     found = level_sets.components(protocol)
-    best = np.zeros(LEVELS + 1)  # of {q >= level}
+    best = np.zeros(LEVELS + 1)  # entry v is of the foreground {q >= v}
     if protocol.component == "largest":
         largest = _largest(level_sets, protocol)
         best[found.level[largest]] = level_sets.component_ious(protocol)[largest]
@@ -154,11 +160,12 @@ def _best_iou(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
 
 
 def _largest(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
-    """Return which of the components is the largest at each level up to the map's maximum.
+    """Return the index of the largest component at each level from 1 to the map's maximum.
 
-    The area of a contour includes its holes, which sizes leave out; what they add at most follows
-    from boxes. Only where that leaves a choice, or sizes are equal, are pixels looked at: on
-    Grad-CAM maps at one level in 100 maps.
+    The area of a contour includes the component's holes, which `Components.size` leaves out. The
+    boxes of the component and of the holes bound how much they can add. Only where these bounds
+    leave several candidates, or several have equal sizes, are the pixels examined; among Grad-CAM
+    maps that is one level in 100 maps.
     """
     found = level_sets.components(protocol)
     start = np.searchsorted(found.level, np.arange(1, found.level[-1] + 2))
@@ -175,7 +182,7 @@ def _largest(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
     for k in np.flatnonzero(np.add.reduceat(rivals, start[:-1], dtype=int) > 1).tolist():
         foreground = level_sets.q > k
         pixels = int(foreground.sum())
-        if pixels not in decided:  # else it is the foreground of a level before
+        if pixels not in decided:  # otherwise an earlier level had the same foreground
             candidates = start[k] + np.flatnonzero(rivals[start[k] : start[k + 1]])
             equal = bool((most[candidates] == size[candidates]).all())
             chosen = _decide(foreground, found.boxes[candidates], protocol, equal=equal)
@@ -185,15 +192,22 @@ def _largest(level_sets: _LevelSets, protocol: Protocol) -> np.ndarray:
 
 
 def _spanned(boxes: np.ndarray) -> np.ndarray:
-    """Return twice the area that the centres of the pixels of half-open boxes (K, 4) span."""
+    """Return twice the area in square pixels that the pixel centres of (K, 4) boxes span: (K,)."""
     x0, y0, x1, y1 = boxes.T
     return 2 * (x1 - x0 - 1) * (y1 - y0 - 1)
 
 
 def _decide(mask: np.ndarray, boxes: np.ndarray, protocol: Protocol, *, equal: bool) -> int:
-    """Return which component of a mask, by its box of (K, 4), is the largest; all may be equal."""
+    """Return the index of the largest of several candidate components of a mask.
+
+    Args:
+        mask: (H, W) bool, the foreground.
+        boxes: (K, 4) int64, half-open xyxy in pixels, one box per candidate.
+        protocol: its `finder` decides how sizes compare and ties are broken.
+        equal: whether all candidates are known to have the same size.
+    """
     considered = np.arange(len(boxes))
-    if equal:  # the component whose first pixel in row-major order is the last, or first
+    if equal:  # the component that begins last (contours) or first (labels) in row-major order
         top = boxes[:, 1]
         considered = np.flatnonzero(
             top == (top.max() if protocol.finder == "contours" else top.min())
