@@ -75,10 +75,14 @@ def make_folder(path: Path) -> None:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove temporary files older than an hour, left by processes killed while writing."""
+    """Remove temporary files older than an hour, left by processes killed while writing.
+
+    Other processes write into the folder meanwhile: a file that is gone again is none of ours.
+    """
     for path in folder.glob(".*"):
-        if _ASIDE.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _AN_HOUR:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if _ASIDE.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _AN_HOUR:
+                path.unlink()
 
 
 class FileState(NamedTuple):

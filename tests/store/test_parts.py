@@ -232,6 +232,16 @@ def test_a_lost_or_broken_run_json_is_made_anew_from_the_parts(tmp_path, left, m
     assert read_run(tmp_path)["commit"] == "c1"
 
 
+def test_a_temporary_file_that_is_renamed_while_a_folder_is_swept_is_let_go(tmp_path, monkeypatch):
+    old = tmp_path / f".part-00000.parquet.{'0' * 16}"
+    old.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    gone = tmp_path / f".part-00001.parquet.{'1' * 16}"  # renamed by its process meanwhile
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([gone, old]))
+    files.remove_left_behind(tmp_path)
+    assert not old.exists()
+
+
 def test_temporary_names_do_not_depend_on_the_process(tmp_path, monkeypatch):
     names = set()
     replace = files.os.replace
