@@ -63,6 +63,8 @@ def owners(folder):
     try:
         return {image_id[0] for image_id in read_rows(folder).image_id}
     except UserError as error:
+        if "holds no run: expected" in str(error):
+            return set()
         return {"refused"} if "belongs to another run" in str(error) else {str(error)}
 
 
@@ -89,5 +91,6 @@ def test_of_configs_that_overwrite_each_other_no_rows_are_mixed(tmp_path, hashes
         assert any(h == owner and end == "done" for h, end in zip(hashes, ends, strict=True))
         for end in ends:
             assert end == "done" or "was replaced by another process" in end
-        # Of one that had not noticed yet, the last part may be left; then no row is read.
-        assert owners(tmp_path / str(i)) in ({owner}, {"refused"})
+        # Of one that had not noticed yet, the last part may be left, or it may have removed the
+        # other's: then no row is read, and the next run computes the part again.
+        assert owners(tmp_path / str(i)) in ({owner}, {"refused"}, set())
