@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,13 +16,22 @@ from gradcam_bench.report.sections.scores import described_in
 
 def tests(analysis: Analysis) -> list[dict[str, Any]]:
     """Return a family of paired tests for each metric: its lines as text."""
+    return _families(analysis, analysis.tests, _test)
+
+
+def _families(
+    analysis: Analysis,
+    frames: Mapping[str, pd.DataFrame],
+    told: Callable[[Metric, Mapping[Hashable, Any]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return each metric's comparisons with their reference, every line told as text."""
     return [
         {
             "metric": described_in(analysis.runs, name),
             "reference": frame["reference"].iloc[0],
-            "lines": [_test(metric_of(name), line) for line in frame.to_dict("records")],
+            "lines": [told(metric_of(name), line) for line in frame.to_dict("records")],
         }
-        for name, frame in analysis.tests.items()
+        for name, frame in frames.items()
     ]
 
 
@@ -81,14 +90,7 @@ def _difference(metric: Metric, line: Mapping[Hashable, Any]) -> str:
 
 def oracles(analysis: Analysis) -> list[dict[str, Any]]:
     """Return the differences of accuracies whose threshold was chosen on these images."""
-    return [
-        {
-            "metric": described_in(analysis.runs, name),
-            "reference": frame["reference"].iloc[0],
-            "lines": [_oracle(metric_of(name), line) for line in frame.to_dict("records")],
-        }
-        for name, frame in analysis.oracle_differences.items()
-    ]
+    return _families(analysis, analysis.oracle_differences, _oracle)
 
 
 def _oracle(metric: Metric, line: Mapping[Hashable, Any]) -> dict[str, Any]:
